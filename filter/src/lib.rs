@@ -1,1 +1,68 @@
-//! Skeleton.
+//! The engine of Phoenix: OTLP bytes, a plan and `now` in; bytes, records, emissions and a ledger out.
+//!
+//! Pure: no clock, no randomness, no I/O, no globals. A shell (`filter/envoy`, `filter/component`) turns one embedder's ABI
+//! into calls of this crate. Modules in the order of the data flow:
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+#![forbid(unsafe_code)]
+
+/// Every bound of the engine, with its reason; related ones tied together at compile time.
+pub mod limits;
+/// Units as types: points in time and spans of it.
+pub mod units;
+
+/// gRPC frames and gzip: body bytes in, messages out.
+pub mod frame;
+/// The protobuf wire format, read in place.
+pub mod wire;
+/// OTLP metrics as views over the bytes.
+pub mod decode;
+/// The keyed 128-bit hash under every identity.
+pub mod hash;
+/// Streams and series: who a point is on the way in, and on the way out.
+pub mod identify;
+/// The compiled plan: which rule a point meets.
+pub mod route;
+/// What a worker sends to the fold.
+pub mod record;
+/// The output side of a batch: cut points out, patch lengths.
+pub mod edit;
+/// One batch through the stages above.
+pub mod flow;
+
+/// The bounded table of streams.
+pub mod table;
+/// The state of one stream: what is new in this point?
+pub mod stream;
+/// Exact sums of integers and doubles.
+pub mod amount;
+/// Aligned windows of event time: how an increment is split.
+pub mod window;
+/// The folded series and their open windows.
+pub mod series;
+/// Closed windows as OTLP, immutable until a definite answer.
+pub mod emit;
+/// The books.
+pub mod ledger;
+/// The owner of a shard: records in, emissions out.
+pub mod owner;
+
+/// The whole engine in one instance, for embedders without workers.
+pub mod local;

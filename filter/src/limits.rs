@@ -1,0 +1,34 @@
+//! Every bound of the engine in one place, each with its reason. What a plan may change has its default and range in
+//! `control/plan`; what stands here cannot be changed, because something else relies on it.
+
+/// Points with a timestamp further ahead of the embedder's clock than this pass untouched (DESIGN §3.6): an exporter with a
+/// wrong clock must not hold windows open. Five minutes is what Prometheus' own out-of-order defaults tolerate.
+pub const AHEAD_MAX_NS: u64 = 5 * 60 * 1_000_000_000;
+
+/// Intervals a delta stream remembers to tell a reordered point from a repeated one (DESIGN §3.2). An exporter with eight
+/// requests in flight is already unusual.
+pub const DELTA_INTERVALS: usize = 8;
+
+/// Open windows one series may hold. The plan refuses (delay + 5 min) / window beyond 4,096; the rest is slack for windows
+/// that wait because the backlog of emissions is full. Beyond it the two oldest windows become one.
+pub const OPEN_WINDOWS_MAX: usize = 4_096 + 64;
+
+/// Metrics with a page of their own in the ledger; the rest share the page `(other)`. A name is at most a few dozen bytes, so
+/// the ledger stays below half a mebibyte.
+pub const LEDGER_METRICS_MAX: usize = 1_024;
+
+/// Longest metric name the ledger keeps; longer names are cut for the page's title only.
+pub const LEDGER_NAME_MAX: usize = 200;
+
+/// A folded cumulative double restarts before its total reaches 2^53: beyond it adding 1 changes nothing (trap 23).
+pub const DOUBLE_TOTAL_MAX: f64 = 9_007_199_254_740_992.0;
+
+/// Slots of the stream table looked at per sweep for streams that have gone: a sweep of a million streams is spread over
+/// about four minutes of 200 ms ticks and costs a tick well under a millisecond.
+pub const SWEEP_SLOTS: usize = 1_024;
+
+/// Nested attribute values deeper than this are refused. Real attributes nest once or twice.
+pub const DEPTH_MAX: usize = 16;
+
+const _: () = assert!(OPEN_WINDOWS_MAX > 4_096);
+const _: () = assert!(DELTA_INTERVALS.is_power_of_two());
