@@ -1,0 +1,311 @@
+//! The document: what a plan says, field by field.
+//!
+//! Types only, with the defaults and the few questions that everybody asks of a plan. `docs/plan.md` explains each field with an
+//! example; [`crate::bounds`] holds the ranges; [`Plan::validate`] holds the rules that join fields.
+
+use crate::{DurationMs, HashKey, LabelMatch, Labels, MetricMatch};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// Resource attributes that an OTLP backend always stores on a series, as `job` and `instance`.
+const ALWAYS_PROMOTED: [&str; 3] = ["service.name", "service.namespace", "service.instance.id"];
+
+/// A plan: versioned, small, complete.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, expecting = "an object: the plan")]
+pub struct Plan {
+    /// Version of this document's form.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 1)))]
+    pub schema: u32,
+    /// Version of the plan: whoever publishes plans counts up.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
+    pub version: u64,
+    /// Secret key of the stream identity. A new key is a restart of every stream.
+    pub hash_key: HashKey,
+    /// Identity stamped on folded series. Left out: the embedder's node id and the epoch at which its process started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(inner(length(min = 1, max = 128))))]
+    pub writer: Option<String>,
+    /// Which clock closes windows.
+    #[serde(default)]
+    pub clock: Clock,
+    /// Where the embedder stands.
+    #[serde(default)]
+    pub placement: Placement,
+    /// Point attribute on folded series that names what was folded.
+    #[serde(default = "default_mark_label")]
+    #[cfg_attr(feature = "schema", schemars(length(max = 128), regex(pattern = "^[A-Za-z_][A-Za-z0-9_.]*$")))]
+    pub mark_label: String,
+    /// Point attribute on folded series that names the writer.
+    #[serde(default = "default_writer_label")]
+    #[cfg_attr(feature = "schema", schemars(length(max = 128), regex(pattern = "^[A-Za-z_][A-Za-z0-9_.]*$")))]
+    pub writer_label: String,
+    /// Resource attributes that the backend stores as labels, besides service.name, service.namespace and
+    /// service.instance.id. Left out: all resource attributes are identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(inner(inner(length(min = 1, max = 256)), length(max = 128))))]
+    pub promoted_resource_attributes: Option<Vec<String>>,
+    /// How the tenant of a request is found.
+    #[serde(default)]
+    pub tenant: Tenant,
+    /// Request header that names the sender, mixed into the identity of streams so that two senders of one stream stay apart.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lower_cased")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>", inner(length(min = 1, max = 128))))]
+    pub sender_header: Option<String>,
+    /// Parts of the series space, each folded by one owner.
+    #[serde(default = "default_shards")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 16)))]
+    pub shards: u32,
+    /// How much later than our own start a stream must have started to be counted from zero.
+    #[serde(default = "default_first_sample_margin")]
+    pub first_sample_margin: DurationMs,
+    /// Silence after which a stream is forgotten.
+    #[serde(default = "default_stream_expiry")]
+    pub stream_expiry: DurationMs,
+    /// Bounds of memory.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Tried in order; the first that matches a point decides. No match: the point passes untouched.
+    #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(length(max = 1000)))]
+    pub rules: Vec<Rule>,
+}
+
+/// Which clock closes windows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Clock {
+    /// The embedder's clock.
+    #[default]
+    Wall,
+    /// For tests: `now` follows the newest point.
+    Event,
+}
+
+/// Where the embedder stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Placement {
+    /// Between many senders and the backend.
+    #[default]
+    Gateway,
+    /// Beside one sender: folding resource attributes is refused there.
+    Sidecar,
+}
+
+/// How the tenant of a request is found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default, expecting = "an object with header and default")]
+pub struct Tenant {
+    /// Request header that names the tenant; null: every request belongs to the default tenant.
+    #[serde(deserialize_with = "lower_cased")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>", inner(length(min = 1, max = 128))))]
+    pub header: Option<String>,
+    /// The tenant of requests without that header.
+    #[cfg_attr(feature = "schema", schemars(length(max = 128)))]
+    pub default: String,
+}
+
+/// Bounds of memory, per embedder process unless a field says otherwise. Sizes in bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default, expecting = "an object of limits")]
+pub struct Limits {
+    /// Cumulative streams that are remembered.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 4_000_000)))]
+    pub streams_max: u32,
+    /// Delta streams that are remembered, each with its last intervals.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 1_000_000)))]
+    pub delta_streams_max: u32,
+    /// Folded series.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 1_000_000)))]
+    pub series_max: u32,
+    /// Records that wait for the upstream's answer, per worker.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1_024, max = 268_435_456)))]
+    pub pending_bytes_max: u32,
+    /// Records on their way to an owner, per worker.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1_024, max = 268_435_456)))]
+    pub queue_bytes_max: u32,
+    /// One emission.
+    #[cfg_attr(feature = "schema", schemars(range(min = 65_536, max = 4_194_304)))]
+    pub emission_bytes_max: u32,
+    /// Emissions without a definite answer; at least emission_bytes_max.
+    #[cfg_attr(feature = "schema", schemars(range(min = 65_536, max = 268_435_456)))]
+    pub backlog_bytes_max: u32,
+    /// Request bodies, after inflating; larger ones pass untouched.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1_024, max = 67_108_864)))]
+    pub body_bytes_max: u32,
+}
+
+/// One rule: which points, and what happens to them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, expecting = "an object: a rule")]
+pub struct Rule {
+    /// Name of the rule, unique in the plan.
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 128)))]
+    pub name: String,
+    /// Which metrics.
+    pub metric: MetricMatch,
+    /// Which resources: all of these must match.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(length(max = 32)))]
+    pub resource: Vec<LabelMatch>,
+    /// Which points: all of these must match.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(length(max = 32)))]
+    pub attributes: Vec<LabelMatch>,
+    /// The treatment.
+    pub pipeline: Pipeline,
+    /// What `optimized` does; required there, refused elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fold: Option<Fold>,
+}
+
+/// The treatment that one metric gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Pipeline {
+    /// Every point passes untouched.
+    FullFidelity,
+    /// Streams are folded.
+    Optimized,
+    /// Heavy streams stay, the tail is folded. Refused by this version.
+    ExperimentalTopk,
+}
+
+/// How streams are folded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, expecting = "an object: a fold")]
+pub struct Fold {
+    /// Which labels stay.
+    pub labels: Labels,
+    /// Span of event time for which a folded series gets one point.
+    #[serde(default = "default_window")]
+    pub window: DurationMs,
+    /// How long after its end a window waits for points; at least one export interval of the senders.
+    #[serde(default = "default_delay")]
+    pub delay: DurationMs,
+    /// Temporality of the folded series.
+    #[serde(default)]
+    pub output_temporality: OutputTemporality,
+}
+
+/// Temporality of a folded series.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum OutputTemporality {
+    /// As it came in.
+    #[default]
+    Unchanged,
+    /// Running totals since the series' own start.
+    Cumulative,
+    /// One increment a window.
+    Delta,
+}
+
+impl Plan {
+    /// Index and rule that decide about a point, or none: then it passes untouched. `resource` and `attributes` find the string
+    /// rendering of a value by its key. The plain definition; the engine may cache its answers, never differ from them.
+    pub fn rule_for<'v>(
+        &self,
+        metric: &[u8],
+        resource: impl Fn(&str) -> Option<&'v [u8]>,
+        attributes: impl Fn(&str) -> Option<&'v [u8]>,
+    ) -> Option<(usize, &Rule)> {
+        self.rules.iter().enumerate().find(|(_, rule)| rule.matches(metric, &resource, &attributes))
+    }
+
+    /// Whether the backend stores the resource attribute `key` on every series.
+    pub fn promotes_resource(&self, key: &[u8]) -> bool {
+        let Some(list) = &self.promoted_resource_attributes else { return true };
+        ALWAYS_PROMOTED.iter().any(|name| name.as_bytes() == key) || list.iter().any(|name| name.as_bytes() == key)
+    }
+
+    /// The shortest stream expiry that the rules allow: twice the longest delay + window, so that no stream is forgotten while
+    /// one of its increments may still wait for its window.
+    pub fn stream_expiry_min(&self) -> DurationMs {
+        let folds = self.rules.iter().filter_map(|rule| rule.fold.as_ref());
+        let longest_ms = folds.map(|fold| fold.delay.0.saturating_add(fold.window.0)).max().unwrap_or(0);
+        DurationMs(longest_ms.saturating_mul(2))
+    }
+}
+
+impl Rule {
+    /// Whether the rule speaks of a point; see [`Plan::rule_for`].
+    pub fn matches<'v>(
+        &self,
+        metric: &[u8],
+        resource: impl Fn(&str) -> Option<&'v [u8]>,
+        attributes: impl Fn(&str) -> Option<&'v [u8]>,
+    ) -> bool {
+        self.metric.matches(metric)
+            && self.resource.iter().all(|label| label.op.matches(resource(&label.key)))
+            && self.attributes.iter().all(|label| label.op.matches(attributes(&label.key)))
+    }
+}
+
+impl Default for Tenant {
+    fn default() -> Tenant {
+        Tenant { header: Some("x-scope-orgid".to_owned()), default: String::new() }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            streams_max: 1_000_000,
+            delta_streams_max: 200_000,
+            series_max: 100_000,
+            pending_bytes_max: 16 << 20,
+            queue_bytes_max: 16 << 20,
+            emission_bytes_max: 1 << 20,
+            backlog_bytes_max: 32 << 20,
+            body_bytes_max: 64 << 20,
+        }
+    }
+}
+
+fn default_mark_label() -> String {
+    "phoenix_folded".to_owned()
+}
+
+fn default_writer_label() -> String {
+    "phoenix_writer".to_owned()
+}
+
+fn default_shards() -> u32 {
+    1
+}
+
+/// Two seconds: twice the usual resolution of a process's start time.
+fn default_first_sample_margin() -> DurationMs {
+    DurationMs::from_secs(2)
+}
+
+/// Ten minutes: twice Prometheus' look-back.
+fn default_stream_expiry() -> DurationMs {
+    DurationMs::from_secs(600)
+}
+
+/// Fifteen seconds: the usual scrape interval, which dashboards' ranges assume.
+fn default_window() -> DurationMs {
+    DurationMs::from_secs(15)
+}
+
+/// A minute: the default export interval of OpenTelemetry SDKs.
+fn default_delay() -> DurationMs {
+    DurationMs::from_secs(60)
+}
+
+/// A header's name in lower case, as HTTP/2 and the embedders have it.
+fn lower_cased<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let name = Option::<String>::deserialize(deserializer)?;
+    Ok(name.map(|name| name.to_ascii_lowercase()))
+}
