@@ -1,1 +1,113 @@
-//! Skeleton.
+//! Views of an OTLP metrics batch, read in place.
+//!
+//! In: the bytes of an `ExportMetricsServiceRequest`. Out: small structs of numbers and [`Span`]s that point back
+//! into those bytes, one message at a time; the caller walks down as far as it cares. Nothing is allocated, per
+//! point or otherwise. Field numbers are those of the
+//! [OTLP protocol](https://github.com/open-telemetry/opentelemetry-proto), 1.x.
+//!
+//! ```text
+//! Request ─ resource_metrics ─▶ ResourceMetrics ─ scope_metrics ─▶ ScopeMetrics ─ metrics ─▶ Metric ─ data ─▶
+//!     Sum ─ points ─▶ NumberPoint ─ attributes ─▶ KeyValue ─ value ─▶ AnyValue
+//! ```
+//!
+//! Each `read` goes over the direct fields of its message once, in whatever order they come, and remembers for a
+//! repeated field the [`Run`] from the first to the last of them; walking the run is a second look at tags and
+//! lengths only. Rules of protobuf hold: the last value of a repeated scalar wins, the last member of a oneof of
+//! scalars wins, an absent scalar is its default, unknown fields are checked on the wire level and passed over.
+//!
+//! Refused, beyond what [`crate::wire`] refuses: a known field of another wire type, a singular message given more
+//! than once or a metric with two kinds of data (a parser would merge or choose, and an edit of such bytes would
+//! be ambiguous), values nested deeper than [`DEPTH_MAX`], and string-table indices, which metrics do not have.
+//! Text is not checked here; see [`crate::wire::utf8`].
+
+mod point;
+mod tree;
+mod value;
+
+pub use point::{Number, NumberPoint};
+pub use tree::{Data, Metric, Request, Resource, ResourceMetrics, Scope, ScopeMetrics, Sum, Temporality};
+pub use tree::{histogram_temporality, points};
+pub use value::{AnyValue, Attributes, Elements, KeyValue};
+
+pub use crate::limits::DEPTH_MAX;
+
+use crate::wire::{Field, Fields, Span, WireError, WireErrorKind};
+
+/// Where the fields of one number of one message are: from the first to the last, others possibly between them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Run {
+    /// The field number.
+    pub number: u32,
+    /// How many there are (saturating).
+    pub count: u32,
+    /// From the tag of the first to the end of the last; empty if there are none.
+    pub span: Span,
+}
+
+impl Run {
+    #[inline]
+    pub(crate) fn new(number: u32) -> Run {
+        Run { number, count: 0, span: Span::EMPTY }
+    }
+
+    /// Takes note of one more field; refuses one that is not length-delimited.
+    #[inline]
+    pub(crate) fn add(&mut self, field: &Field) -> Result<(), WireError> {
+        field.bytes()?;
+        if self.count == 0 {
+            self.span.start = field.start;
+        }
+        self.span.end = field.end;
+        self.count = self.count.saturating_add(1);
+        Ok(())
+    }
+
+    /// The fields, in the order of the bytes.
+    #[inline]
+    pub fn fields<'a>(&self, buf: &'a [u8]) -> RunFields<'a> {
+        RunFields { fields: Fields::new(buf, self.span), number: self.number }
+    }
+
+    /// The fields read as `KeyValue` messages.
+    #[inline]
+    pub fn attributes<'a>(&self, buf: &'a [u8]) -> Attributes<'a> {
+        Attributes::new(buf, *self)
+    }
+}
+
+/// The fields of a [`Run`].
+#[derive(Clone, Debug)]
+pub struct RunFields<'a> {
+    fields: Fields<'a>,
+    number: u32,
+}
+
+impl RunFields<'_> {
+    /// The next field, as a whole and its content; `None` after the last.
+    ///
+    /// # Errors
+    /// None that the `read` which made the run did not report already.
+    #[inline]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "`while let Some(field) = fields.next()?` needs this order"
+    )]
+    pub fn next(&mut self) -> Result<Option<(Field, Span)>, WireError> {
+        while let Some(field) = self.fields.next()? {
+            if field.number == self.number {
+                return Ok(Some((field, field.bytes()?)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Puts `field` into the place of a singular message, or refuses the second one.
+#[inline]
+fn singular(place: &mut Option<Span>, field: &Field) -> Result<(), WireError> {
+    let span = field.bytes()?;
+    match place.replace(span) {
+        None => Ok(()),
+        Some(_) => Err(WireError::new(WireErrorKind::Repeated, field.start)),
+    }
+}

@@ -1,0 +1,178 @@
+//! Attributes and their values.
+//!
+//! In: a [`Run`] of `KeyValue` fields, or the span of an array or key-value list. Out: keys as spans and values of
+//! all seven kinds. A missing key is the empty key, a missing value the empty value, and the value may come before
+//! the key (the Collector writes it so). Nesting is walked by the caller, who says how deep it is.
+
+use super::{Run, RunFields};
+use crate::limits::DEPTH_MAX;
+use crate::wire::{Fields, Span, WireError, WireErrorKind};
+
+/// `KeyValue`, with where it is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct KeyValue {
+    /// The whole field that holds it, tag included: what to remove to remove the attribute.
+    pub field: Span,
+    /// `key`; empty if absent.
+    pub key: Span,
+    /// `value`; [`AnyValue::Empty`] if absent.
+    pub value: AnyValue,
+}
+
+impl KeyValue {
+    /// Reads the `KeyValue` message at `span`, which is the content of `field`.
+    ///
+    /// # Errors
+    /// What key and value show to be malformed; a value given twice.
+    #[inline]
+    pub fn read(buf: &[u8], field: Span, span: Span) -> Result<KeyValue, WireError> {
+        let (mut key, mut value) = (Span::EMPTY, None);
+        let mut fields = Fields::new(buf, span);
+        while let Some(field) = fields.next()? {
+            match field.number {
+                1 => key = field.bytes()?,
+                2 => {
+                    let span = field.bytes()?;
+                    if value.is_some() {
+                        return Err(WireError::new(WireErrorKind::Repeated, field.start));
+                    }
+                    value = Some(AnyValue::read(buf, span)?);
+                }
+                3 => return Err(WireError::new(WireErrorKind::StringIndex, field.start)),
+                _ => {}
+            }
+        }
+        Ok(KeyValue { field, key, value: value.unwrap_or(AnyValue::Empty) })
+    }
+}
+
+/// `AnyValue`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum AnyValue {
+    /// No value.
+    Empty,
+    /// `string_value`.
+    Str(Span),
+    /// `bool_value`.
+    Bool(bool),
+    /// `int_value`.
+    Int(i64),
+    /// `double_value`.
+    Double(f64),
+    /// `array_value`, for [`Elements::new`].
+    Array(Span),
+    /// `kvlist_value`, for [`Attributes::of_list`].
+    KvList(Span),
+    /// `bytes_value`.
+    Bytes(Span),
+}
+
+impl AnyValue {
+    /// Reads the message at `span`; of several members of the oneof the last one wins.
+    ///
+    /// # Errors
+    /// What the members show to be malformed; an array or list given twice.
+    #[inline]
+    pub fn read(buf: &[u8], span: Span) -> Result<AnyValue, WireError> {
+        let (mut value, mut fields) = (AnyValue::Empty, Fields::new(buf, span));
+        while let Some(field) = fields.next()? {
+            value = match field.number {
+                1 => AnyValue::Str(field.bytes()?),
+                2 => AnyValue::Bool(field.varint()? != 0),
+                3 => AnyValue::Int(field.varint()?.cast_signed()),
+                4 => AnyValue::Double(f64::from_bits(field.fixed64()?)),
+                5 | 6 => {
+                    let span = field.bytes()?;
+                    let new = if field.number == 5 { AnyValue::Array(span) } else { AnyValue::KvList(span) };
+                    // A parser merges two of a kind that follow each other.
+                    if core::mem::discriminant(&new) == core::mem::discriminant(&value) {
+                        return Err(WireError::new(WireErrorKind::Repeated, field.start));
+                    }
+                    new
+                }
+                7 => AnyValue::Bytes(field.bytes()?),
+                8 => return Err(WireError::new(WireErrorKind::StringIndex, field.start)),
+                _ => value,
+            };
+        }
+        Ok(value)
+    }
+}
+
+/// The attributes of a point, resource or scope, or the pairs of a key-value list.
+#[derive(Clone, Debug)]
+pub struct Attributes<'a> {
+    buf: &'a [u8],
+    fields: RunFields<'a>,
+}
+
+impl<'a> Attributes<'a> {
+    #[inline]
+    pub(crate) fn new(buf: &'a [u8], run: Run) -> Attributes<'a> {
+        Attributes { buf, fields: run.fields(buf) }
+    }
+
+    /// The pairs of the key-value list at `span`, `depth` levels down: 1 for the value of an attribute itself, one
+    /// more for each level.
+    ///
+    /// # Errors
+    /// [`WireErrorKind::TooDeep`] at `span.start` if `depth` is above [`DEPTH_MAX`].
+    pub fn of_list(buf: &'a [u8], span: Span, depth: usize) -> Result<Attributes<'a>, WireError> {
+        check_depth(span, depth)?;
+        Ok(Attributes::new(buf, Run { number: 1, count: 0, span }))
+    }
+
+    /// The next pair, or `None` after the last.
+    ///
+    /// # Errors
+    /// What the pair shows to be malformed.
+    #[inline]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "`while let Some(pair) = pairs.next()?` needs this order"
+    )]
+    pub fn next(&mut self) -> Result<Option<KeyValue>, WireError> {
+        match self.fields.next()? {
+            Some((field, span)) => KeyValue::read(self.buf, field.span(), span).map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+/// The elements of an `ArrayValue`.
+#[derive(Clone, Debug)]
+pub struct Elements<'a> {
+    buf: &'a [u8],
+    fields: RunFields<'a>,
+}
+
+impl<'a> Elements<'a> {
+    /// The elements of the array at `span`, `depth` levels down, counted as in [`Attributes::of_list`].
+    ///
+    /// # Errors
+    /// [`WireErrorKind::TooDeep`] at `span.start` if `depth` is above [`DEPTH_MAX`].
+    pub fn new(buf: &'a [u8], span: Span, depth: usize) -> Result<Elements<'a>, WireError> {
+        check_depth(span, depth)?;
+        Ok(Elements { buf, fields: Run { number: 1, count: 0, span }.fields(buf) })
+    }
+
+    /// The next element, or `None` after the last.
+    ///
+    /// # Errors
+    /// What the element shows to be malformed.
+    #[inline]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "`while let Some(value) = values.next()?` needs this order"
+    )]
+    pub fn next(&mut self) -> Result<Option<AnyValue>, WireError> {
+        match self.fields.next()? {
+            Some((_, span)) => AnyValue::read(self.buf, span).map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+fn check_depth(span: Span, depth: usize) -> Result<(), WireError> {
+    if depth > DEPTH_MAX { Err(WireError::new(WireErrorKind::TooDeep, span.start)) } else { Ok(()) }
+}
