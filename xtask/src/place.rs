@@ -68,7 +68,9 @@ impl Place {
     /// Says one line to the person, and to the log.
     pub fn say(&self, line: &str) {
         println!("{line}");
-        self.note(line);
+        if self.log.is_some() {
+            self.note(line);
+        }
     }
 
     /// Writes one line to the log alone, or to the terminal where there is no log.
