@@ -16,8 +16,8 @@
 //! scalars wins, an absent scalar is its default, unknown fields are checked on the wire level and passed over.
 //!
 //! Refused, beyond what [`crate::wire`] refuses: a known field of another wire type, a singular message given more
-//! than once or a metric with two kinds of data (a parser would merge or choose, and an edit of such bytes would
-//! be ambiguous), values nested deeper than [`DEPTH_MAX`], and string-table indices, which metrics do not have.
+//! than once, and two members of a oneof of which one is a message (a parser would merge or choose, and an edit of
+//! such bytes would be ambiguous), values nested deeper than [`DEPTH_MAX`], and string-table indices, which metrics do not have.
 //! Text is not checked here; see [`crate::wire::utf8`].
 
 mod point;

@@ -152,9 +152,12 @@ impl Edits {
     /// Removes the whole of `span`, as a rule a field. Removals that touch become one edit.
     #[inline]
     pub fn remove(&mut self, span: Span) {
+        if span.start == span.end {
+            return;
+        }
         match self.list.last_mut() {
             Some(last)
-                if last.end == span.start && last.replacement.len == 0 && !last.open && !span.is_empty() =>
+                if last.end == span.start && !span.is_empty() && last.replacement.len == 0 && !last.open =>
             {
                 last.end = span.end;
                 self.end = span.end;
@@ -259,4 +262,176 @@ impl Edits {
 #[inline]
 fn signed(len: usize) -> i64 {
     i64::try_from(len).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Fields, put_bytes_field};
+
+    fn span(start: usize, end: usize) -> Span {
+        Span { start, end }
+    }
+
+    /// Field 1 around `content`, `levels` times.
+    fn nested(levels: usize, content: &[u8]) -> Vec<u8> {
+        (0..levels).fold(content.to_vec(), |inner, _| {
+            let mut out = vec![];
+            put_bytes_field(&mut out, 1, &inner);
+            out
+        })
+    }
+
+    fn field(buf: &[u8], at: Span) -> Field {
+        Fields::new(buf, at).next().unwrap().unwrap()
+    }
+
+    fn applied(edits: &Edits, input: &[u8]) -> Result<Vec<u8>, Misuse> {
+        let mut out = vec![];
+        let result = edits.apply(input, &mut out);
+        assert!(result.is_ok() || out.is_empty(), "refuse before write");
+        result.map(|()| out)
+    }
+
+    /// Edits the innermost of `levels` messages and compares with the nesting of what should come out.
+    #[track_caller]
+    fn check(levels: usize, content: &[u8], edit: impl Fn(&mut Edits, usize), expected: &[u8]) {
+        let buf = nested(levels, content);
+        let mut edits = Edits::default();
+        let (mut at, mut tokens) = (Span::all(&buf), vec![]);
+        for _ in 0..levels {
+            let field = field(&buf, at);
+            tokens.push(edits.open(&field));
+            at = field.bytes().unwrap();
+        }
+        edit(&mut edits, at.start);
+        while let Some(token) = tokens.pop() {
+            edits.close(token);
+        }
+        let out = applied(&edits, &buf).unwrap();
+        assert_eq!(out, nested(levels, expected));
+        assert_eq!(edits.removed_bytes(), buf.len().saturating_sub(out.len()));
+        assert_eq!(edits.is_empty(), content == expected);
+    }
+
+    #[test]
+    fn nothing_touched() {
+        check(2, b"abc", |e, at| e.remove(span(at + 1, at + 1)), b"abc");
+        check(0, b"abc", |_, _| {}, b"abc");
+        check(9, b"abc", |_, _| {}, b"abc");
+        check(9, &[7; 200], |_, _| {}, &[7; 200]);
+    }
+
+    #[test]
+    fn removed() {
+        check(0, b"abcd", |e, at| e.remove(span(at + 1, at + 3)), b"ad");
+        check(3, b"abcd", |e, at| e.remove(span(at, at + 4)), b"");
+        // From two bytes of prefix to one, at every level and at some.
+        check(3, &[7; 128], |e, at| e.remove(span(at, at + 1)), &[7; 127]);
+        check(3, &[7; 200], |e, at| e.remove(span(at, at + 199)), &[7; 1]);
+        check(9, &[7; 140], |e, at| e.remove(span(at + 50, at + 80)), &[7; 110]);
+        check(3, &[7; 17_000], |e, at| e.remove(span(at, at + 16_990)), &[7; 10]);
+        check(2, &[7; 16_384], |e, at| e.remove(span(at, at + 1)), &[7; 16_383]);
+    }
+
+    #[test]
+    fn replaced() {
+        check(2, b"abcd", |e, at| e.replace(span(at + 1, at + 2), b"xyz"), b"axyzcd");
+        check(2, b"abcd", |e, at| e.replace(span(at + 4, at + 4), b"e"), b"abcde");
+        check(2, b"abcd", |e, at| e.replace(span(at, at), b"123456789012345"), b"123456789012345abcd");
+        check(3, &[7; 127], |e, at| e.replace(span(at, at), &[7]), &[7; 128]); // one byte to two
+        check(
+            3,
+            b"abcd",
+            |e, at| {
+                e.remove(span(at, at + 1));
+                e.replace(span(at + 1, at + 2), b"B");
+                e.remove(span(at + 2, at + 3));
+            },
+            b"Bd",
+        );
+        // A replacement of the same length touches, and the lengths stay.
+        check(3, b"abcd", |e, at| e.replace(span(at, at + 1), b"A"), b"Abcd");
+    }
+
+    #[test]
+    fn removals_that_touch_are_one_edit() {
+        let mut edits = Edits::default();
+        (0..5).for_each(|at| edits.remove(span(at, at + 1)));
+        edits.remove(span(6, 7));
+        assert_eq!(edits.iter().map(|e| (e.start, e.end)).collect::<Vec<_>>(), [(0, 5), (6, 7)]);
+        assert_eq!(edits.removed_bytes(), 6);
+    }
+
+    #[test]
+    fn a_removed_message_takes_the_edits_inside_with_it() {
+        let buf = [nested(1, b"ab"), nested(1, b"cd"), nested(1, b"ef")].concat();
+        let mut edits = Edits::default();
+        edits.remove(span(0, 4));
+        let token = edits.open(&field(&buf, span(4, 12)));
+        edits.remove(span(6, 7));
+        edits.replace(span(7, 8), b"xyz");
+        edits.close_removed(token);
+        assert_eq!(applied(&edits, &buf), Ok(nested(1, b"ef")));
+        assert_eq!(edits.removed_bytes(), 8);
+        assert_eq!(edits.iter().count(), 1);
+        edits.clear();
+        assert!(edits.is_empty());
+        assert_eq!(applied(&edits, &buf), Ok(buf));
+    }
+
+    #[test]
+    fn a_padded_prefix_that_must_change_becomes_minimal() {
+        let buf = b"\x0a\x84\x80\x00abcd";
+        let mut edits = Edits::default();
+        let token = edits.open(&field(buf, Span::all(buf)));
+        edits.remove(span(4, 5));
+        assert!(edits.close(token));
+        assert_eq!(applied(&edits, buf), Ok(b"\x0a\x03bcd".to_vec()));
+        assert_eq!(edits.removed_bytes(), 3);
+    }
+
+    #[test]
+    fn misuse_is_refused() {
+        let buf = [nested(1, b"ab"), nested(1, b"cd")].concat();
+        let first = field(&buf, Span::all(&buf));
+        let refuse = |edit: &dyn Fn(&mut Edits), at: usize| {
+            let mut edits = Edits::default();
+            edit(&mut edits);
+            assert_eq!(applied(&edits, &buf), Err(Misuse { at }));
+            assert!(!edits.is_empty());
+            edits.clear();
+            assert_eq!(applied(&edits, &buf), Ok(buf.clone()));
+        };
+        refuse(&|e| (e.remove(span(4, 8)), e.remove(span(0, 4))).1, 0); // backwards
+        refuse(&|e| (e.remove(span(0, 4)), e.remove(span(3, 8))).1, 3); // overlapping
+        refuse(&|e| e.remove(span(3, 2)), 3);
+        refuse(&|e| (e.remove(span(0, 4)), e.remove(span(4, 2))).1, 4);
+        refuse(&|e| e.remove(span(7, 9)), 7); // past the end
+        refuse(&|e| e.replace(span(0, 1), &[0; 16]), 0); // too long
+        refuse(&|e| drop(e.open(&first)), 1); // left open
+        refuse(
+            &|e| {
+                let token = e.open(&first);
+                e.remove(span(2, 6)); // leaves the message
+                e.close(token);
+            },
+            0,
+        );
+        refuse(
+            &|e| {
+                let (outer, inner) = (e.open(&first), e.open(&first));
+                e.close(outer); // closed in the wrong order
+                e.close(inner);
+            },
+            1,
+        );
+        refuse(
+            &|e| {
+                let token = e.open(&Field { value: Value::Varint(1), ..first });
+                e.close(token);
+            },
+            0,
+        );
+    }
 }

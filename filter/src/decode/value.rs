@@ -68,34 +68,37 @@ pub enum AnyValue {
 }
 
 impl AnyValue {
-    /// Reads the message at `span`; of several members of the oneof the last one wins.
+    /// Reads the message at `span`; of several scalar members of the oneof the last one wins.
     ///
     /// # Errors
-    /// What the members show to be malformed; an array or list given twice.
+    /// What the members show to be malformed; an array or list beside any other member.
     #[inline]
     pub fn read(buf: &[u8], span: Span) -> Result<AnyValue, WireError> {
         let (mut value, mut fields) = (AnyValue::Empty, Fields::new(buf, span));
         while let Some(field) = fields.next()? {
-            value = match field.number {
+            let new = match field.number {
                 1 => AnyValue::Str(field.bytes()?),
                 2 => AnyValue::Bool(field.varint()? != 0),
                 3 => AnyValue::Int(field.varint()?.cast_signed()),
                 4 => AnyValue::Double(f64::from_bits(field.fixed64()?)),
-                5 | 6 => {
-                    let span = field.bytes()?;
-                    let new = if field.number == 5 { AnyValue::Array(span) } else { AnyValue::KvList(span) };
-                    // A parser merges two of a kind that follow each other.
-                    if core::mem::discriminant(&new) == core::mem::discriminant(&value) {
-                        return Err(WireError::new(WireErrorKind::Repeated, field.start));
-                    }
-                    new
-                }
+                5 => AnyValue::Array(field.bytes()?),
+                6 => AnyValue::KvList(field.bytes()?),
                 7 => AnyValue::Bytes(field.bytes()?),
                 8 => return Err(WireError::new(WireErrorKind::StringIndex, field.start)),
-                _ => value,
+                _ => continue,
             };
+            // A parser would merge two arrays, and read one that loses.
+            if value != AnyValue::Empty && (value.is_nested() || new.is_nested()) {
+                return Err(WireError::new(WireErrorKind::Repeated, field.start));
+            }
+            value = new;
         }
         Ok(value)
+    }
+
+    #[inline]
+    fn is_nested(&self) -> bool {
+        matches!(self, AnyValue::Array(_) | AnyValue::KvList(_))
     }
 }
 
