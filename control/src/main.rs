@@ -1,2 +1,72 @@
-//! Skeleton.
-fn main() {}
+//! The command line `phoenix`.
+//!
+//! Enters: arguments. Leaves: text on standard output, errors on standard error, and the exit status: 0 if all went well, 1 if a plan
+//! was refused or something could not be read, 2 for wrong arguments.
+
+mod explain;
+mod notes;
+mod plan_commands;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Phoenix folds away the labels that nobody queries, with every total intact.
+#[derive(Parser)]
+#[command(name = "phoenix", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Plans: what the module enforces.
+    #[command(subcommand)]
+    Plan(PlanCommand),
+}
+
+#[derive(Subcommand)]
+enum PlanCommand {
+    /// Check plans, bare or wrapped as {"plan": …, "envoy": …}; exit status 1 if one is refused.
+    Check {
+        /// Files with a plan each; - is standard input.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Print the JSON Schema of a plan.
+    Schema,
+    /// Print a fresh hash key from the system's entropy.
+    NewKey,
+    /// Say which rule decides about a point, which labels stay, and what the mark says.
+    Explain {
+        /// File with a plan; - is standard input.
+        file: PathBuf,
+        /// Name of the metric.
+        metric: String,
+        /// Resource attribute of the point as key=value; may be repeated.
+        #[arg(long = "resource", value_name = "KEY=VALUE", value_parser = explain::pair)]
+        resource: Vec<(String, String)>,
+        /// Attribute of the point as key=value; may be repeated.
+        #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = explain::pair)]
+        attributes: Vec<(String, String)>,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Plan(PlanCommand::Check { files }) => plan_commands::check(&files),
+        Command::Plan(PlanCommand::Schema) => plan_commands::schema(),
+        Command::Plan(PlanCommand::NewKey) => plan_commands::new_key(),
+        Command::Plan(PlanCommand::Explain { file, metric, resource, attributes }) => {
+            plan_commands::load(&file).map(|plan| explain::print(&plan, &metric, &resource, &attributes))
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -2,6 +2,8 @@
 //!
 //! Durations are in milliseconds, sizes in bytes. The engine may rely on these: a [`crate::Plan`] that was parsed keeps them.
 
+use crate::DurationMs;
+use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 /// The one version of the document that this build reads.
@@ -59,12 +61,46 @@ pub const BACKLOG_BYTES: RangeInclusive<u32> = 64 * KIB..=256 * MIB;
 /// Request bodies; the shipped configurations set Envoy's buffer to the same 64 MiB.
 pub const BODY_BYTES: RangeInclusive<u32> = KIB..=64 * MIB;
 
+/// The range of a field as text, `1 to 16`, or its words, for a value so wrong that it could not be read; none for fields without a fixed range.
+pub(crate) fn range_text(field: &str) -> Option<String> {
+    let milliseconds =
+        |range: &RangeInclusive<u64>| text(&(DurationMs(*range.start())..=DurationMs(*range.end())));
+    Some(match field {
+        "clock" => "wall, event".to_owned(),
+        "placement" => "gateway, sidecar".to_owned(),
+        "pipeline" => "full_fidelity, optimized".to_owned(),
+        "fold.output_temporality" => "unchanged, cumulative, delta".to_owned(),
+        "schema" => SCHEMA.to_string(),
+        "version" => text(&(1..=u64::MAX)),
+        "shards" => text(&SHARDS),
+        "first_sample_margin" => milliseconds(&FIRST_SAMPLE_MARGIN_MS),
+        "fold.window" => milliseconds(&WINDOW_MS),
+        "fold.delay" => milliseconds(&DELAY_MS),
+        "limits.streams_max" => text(&STREAMS),
+        "limits.delta_streams_max" => text(&DELTA_STREAMS),
+        "limits.series_max" => text(&SERIES),
+        "limits.pending_bytes_max" => text(&PENDING_BYTES),
+        "limits.queue_bytes_max" => text(&QUEUE_BYTES),
+        "limits.emission_bytes_max" => text(&EMISSION_BYTES),
+        "limits.backlog_bytes_max" => text(&BACKLOG_BYTES),
+        "limits.body_bytes_max" => text(&BODY_BYTES),
+        _ => return None,
+    })
+}
+
+/// A range as text.
+pub(crate) fn text<N: Display>(range: &RangeInclusive<N>) -> String {
+    format!("{} to {}", range.start(), range.end())
+}
+
 // The longest wait with the shortest window stays within the open windows, so no plan in range can ask for more
 // (one window is open at each end beside the whole ones).
 const _: () = assert!((*DELAY_MS.end() + AHEAD_MS) / *WINDOW_MS.start() + 2 <= OPEN_WINDOWS);
 // The slowest fold allowed leaves room for an expiry.
 const _: () = assert!(2 * (*DELAY_MS.end() + *WINDOW_MS.end()) <= STREAM_EXPIRY_MAX_MS);
 // An emission of any allowed size fits some backlog, and the smallest backlog is no smaller than the smallest emission.
-const _: () = assert!(*EMISSION_BYTES.end() <= *BACKLOG_BYTES.end() && *EMISSION_BYTES.start() <= *BACKLOG_BYTES.start());
+const _: () = assert!(
+    *EMISSION_BYTES.end() <= *BACKLOG_BYTES.end() && *EMISSION_BYTES.start() <= *BACKLOG_BYTES.start()
+);
 // Lengths of bodies and backlogs fit a 32-bit address space several times over.
 const _: () = assert!(*BODY_BYTES.end() <= 1 << 26 && *BACKLOG_BYTES.end() <= 1 << 28);

@@ -10,7 +10,7 @@ const VALUE_SHOWN_BYTES: usize = 80;
 /// Why a plan was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanError {
-    /// The rule at fault: its index in `rules` (from 0; the text counts from 1) and its name, empty where it has none.
+    /// The rule at fault: its index in `rules` (from 0; the text counts from 1) and its whole name, empty where it has none.
     pub rule: Option<(usize, String)>,
     /// Path of the field, relative to the rule where there is one: `fold.window`, `limits.series_max`. Empty: the whole document.
     pub field: String,
@@ -23,20 +23,18 @@ pub struct PlanError {
 }
 
 impl PlanError {
-    /// A refusal outside any rule. `value` is JSON already.
-    pub(crate) fn of(field: impl Into<String>, value: impl AsRef<str>, allowed: impl Into<String>) -> PlanError {
-        PlanError {
-            rule: None,
-            field: field.into(),
-            value: shorten(value.as_ref()),
-            allowed: allowed.into(),
-            at: None,
-        }
+    /// A refusal outside any rule. `value` is JSON already, and short.
+    pub(crate) fn of(
+        field: impl Into<String>,
+        value: impl Into<String>,
+        allowed: impl Into<String>,
+    ) -> PlanError {
+        PlanError { rule: None, field: field.into(), value: value.into(), allowed: allowed.into(), at: None }
     }
 
     /// The same refusal, blamed on a rule.
     pub(crate) fn in_rule(mut self, index: usize, name: &str) -> PlanError {
-        self.rule = Some((index, shorten(name)));
+        self.rule = Some((index, name.to_owned()));
         self
     }
 
@@ -76,16 +74,27 @@ impl fmt::Display for PlanError {
 
 impl std::error::Error for PlanError {}
 
-/// `text` as a JSON string, so that quotes and control characters in it stay visible and harmless.
+/// `text` as a JSON string, shortened, so that quotes and control characters in it stay visible and harmless.
 pub(crate) fn quote(text: &str) -> String {
-    serde_json::to_string(text).unwrap_or_default()
+    let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
+    match cut(text) {
+        None => quoted(text),
+        Some(start) => format!("{}… ({} bytes)", quoted(start), text.len()),
+    }
 }
 
-/// `text`, cut at a character boundary when it is long.
+/// `text`, shortened.
 pub(crate) fn shorten(text: &str) -> String {
-    if text.len() <= VALUE_SHOWN_BYTES {
-        return text.to_owned();
+    match cut(text) {
+        None => text.to_owned(),
+        Some(start) => format!("{start}… ({} bytes)", text.len()),
     }
-    let end = (0..=VALUE_SHOWN_BYTES).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
-    format!("{}… ({} bytes)", text.get(..end).unwrap_or_default(), text.len())
+}
+
+/// The part of a long text that is shown, up to a character's boundary; none when all of it may be.
+fn cut(text: &str) -> Option<&str> {
+    if text.len() <= VALUE_SHOWN_BYTES {
+        return None;
+    }
+    (0..=VALUE_SHOWN_BYTES).rev().find_map(|end| text.get(..end))
 }

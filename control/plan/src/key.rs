@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
 
 /// What a key looks like; the text of every refusal here.
-const EXPECTED: &str =
-    "64 hexadecimal digits (32 bytes), not all zero; `phoenix plan new-key` makes one from the system's entropy";
+const EXPECTED: &str = "64 hexadecimal digits (32 bytes), not all zero; phoenix plan new-key makes one from the system's entropy";
 
 /// The key of the stream identity. Changing it is a restart of every stream.
 #[derive(Clone, PartialEq, Eq)]
@@ -110,7 +109,9 @@ mod tests {
 
     #[test]
     fn refused_and_never_shown() {
-        for text in ["", "00", &"0".repeat(64), &"g".repeat(64), &"a".repeat(63), &"a".repeat(65), &"é".repeat(32)] {
+        for text in
+            ["", "00", &"0".repeat(64), &"g".repeat(64), &"a".repeat(63), &"a".repeat(65), &"é".repeat(32)]
+        {
             assert!(HashKey::from_hex(text).is_none(), "{text}");
         }
         assert_eq!(format!("{:?}", HashKey::from_hex(&"ab".repeat(32)).unwrap()), "HashKey(hidden)");

@@ -4,6 +4,7 @@
 //! and the mark. Lists are short (`bounds::LABELS`), so a walk beats a table; the engine asks once per new stream, not per point.
 //! Refused while reading: both forms at once, or neither. What lists may hold is checked by [`crate::Plan::validate`].
 
+use crate::shape;
 use serde::{Deserialize, Serialize};
 
 /// Which labels a fold keeps.
@@ -60,7 +61,9 @@ impl Labels {
     pub fn mark(&self) -> String {
         let (prefix, resource, attributes) = match self {
             Labels::Drop { resource, attributes } => ("", resource.as_slice(), attributes),
-            Labels::Keep { resource, attributes } => ("keep:", resource.as_deref().unwrap_or_default(), attributes),
+            Labels::Keep { resource, attributes } => {
+                ("keep:", resource.as_deref().unwrap_or_default(), attributes)
+            }
         };
         let mut names: Vec<&str> = resource.iter().chain(attributes).map(String::as_str).collect();
         names.sort_unstable();
@@ -81,18 +84,18 @@ const EXPECTED: &str = "an object with exactly one of drop, keep";
 
 /// [`Labels`] as it stands in JSON.
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "an object with exactly one of drop, keep")]
+#[serde(deny_unknown_fields)]
 struct LabelsText {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "shape::optional_object")]
     drop: Option<DropText>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "shape::optional_object")]
     keep: Option<KeepText>,
 }
 
 /// All labels but these. At least one must be named.
 #[derive(Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, expecting = "an object with resource and attributes")]
+#[serde(deny_unknown_fields)]
 struct DropText {
     /// Resource attributes to drop.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -107,7 +110,7 @@ struct DropText {
 /// Only these labels.
 #[derive(Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, expecting = "an object with resource and attributes")]
+#[serde(deny_unknown_fields)]
 struct KeepText {
     /// Resource attributes to keep; left out: all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]

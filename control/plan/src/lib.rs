@@ -32,6 +32,8 @@ pub mod bounds;
 mod matchers;
 // Which labels a fold keeps, and the mark it leaves.
 mod labels;
+// Objects are objects, never lists; words are strings.
+mod shape;
 // The document itself.
 mod plan;
 // Bytes to document, with the place of a mistake.
@@ -44,4 +46,5 @@ pub use error::PlanError;
 pub use key::HashKey;
 pub use labels::Labels;
 pub use matchers::{LabelMatch, LabelOp, MetricMatch};
+pub use parse::read;
 pub use plan::{Clock, Fold, Limits, OutputTemporality, Pipeline, Placement, Plan, Rule, Tenant};

@@ -86,7 +86,7 @@ impl LabelOp {
 
 /// [`MetricMatch`] as it stands in JSON.
 #[derive(Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "an object with exactly one of exact, prefix, glob")]
+#[serde(deny_unknown_fields)]
 struct MetricMatchText {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     exact: Option<String>,
@@ -121,7 +121,10 @@ impl From<MetricMatch> for MetricMatchText {
 
 /// [`LabelMatch`] as it stands in JSON.
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "an object with key and exactly one of equals, prefix, glob, exists")]
+#[serde(
+    deny_unknown_fields,
+    expecting = "an object with key and exactly one of equals, prefix, glob, exists"
+)]
 struct LabelMatchText {
     key: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]

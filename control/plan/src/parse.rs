@@ -5,7 +5,9 @@
 //! value at fault and the name of its rule.
 
 use crate::error::{quote, shorten};
+use crate::shape::Object;
 use crate::{Plan, PlanError, bounds};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::error::Category;
 use serde_path_to_error::Segment;
@@ -16,16 +18,27 @@ impl Plan {
     /// # Errors
     /// The first thing found wrong: syntax with line and column, then shape, then ranges and combinations.
     pub fn parse(json: &[u8]) -> Result<Plan, PlanError> {
-        if json.len() > bounds::PLAN_BYTES {
-            let size = format!("of {} bytes", json.len());
-            return Err(PlanError::of("", size, format!("a document of at most {} bytes", bounds::PLAN_BYTES)));
-        }
-        let mut reader = serde_json::Deserializer::from_slice(json);
-        let plan: Plan = serde_path_to_error::deserialize(&mut reader).map_err(|error| refusal(json, error))?;
-        reader.end().map_err(|error| syntax(&error, "nothing after the plan"))?;
+        let plan: Plan = read(json)?;
         plan.validate()?;
         Ok(plan)
     }
+}
+
+/// Reads any document by the shape of `T`, with the refusals of a plan. For what wraps a plan: a shell's own configuration beside
+/// `"plan": {…}`, say. Nothing is validated beyond the shape: call [`Plan::validate`] on the plan inside.
+///
+/// # Errors
+/// Syntax with line and column, or the first field of the wrong shape.
+pub fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, PlanError> {
+    if json.len() > bounds::PLAN_BYTES {
+        let size = format!("of {} bytes", json.len());
+        return Err(PlanError::of("", size, format!("a document of at most {} bytes", bounds::PLAN_BYTES)));
+    }
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let Object(document) =
+        serde_path_to_error::deserialize(&mut reader).map_err(|error| refusal(json, &error))?;
+    reader.end().map_err(|error| syntax(&error, "nothing after the document"))?;
+    Ok(document)
 }
 
 /// A document that is not JSON.
@@ -34,7 +47,7 @@ fn syntax(error: &serde_json::Error, allowed: &str) -> PlanError {
 }
 
 /// What serde found wrong, in our words.
-fn refusal(json: &[u8], error: serde_path_to_error::Error<serde_json::Error>) -> PlanError {
+fn refusal(json: &[u8], error: &serde_path_to_error::Error<serde_json::Error>) -> PlanError {
     let inner = error.inner();
     let full = inner.to_string();
     let place = format!(" at line {} column {}", inner.line(), inner.column());
@@ -46,14 +59,24 @@ fn refusal(json: &[u8], error: serde_path_to_error::Error<serde_json::Error>) ->
     let mut path: Vec<Segment> = error.path().iter().cloned().collect();
     let (allowed, missing) = explain(text, &mut path);
     let document: Value = serde_json::from_slice(json).unwrap_or(Value::Null);
-    let rule = blamed(&document, &path);
-    let relative = path.get(if rule.is_some() { 2 } else { 0 }..).unwrap_or_default();
+    let (rule, relative) = blamed(&document, &path);
     let field = path_text(relative);
+    let allowed = match bounds::range_text(field.strip_prefix("plan.").unwrap_or(&field)) {
+        Some(range) if !missing && !allowed.contains(&range) => format!("{allowed}, {range}"),
+        _ => allowed,
+    };
     let value = match found(&document, &path) {
         _ if missing => String::new(),
-        Some(Value::String(secret)) if field == "hash_key" => format!("(hidden, {} characters)", secret.chars().count()),
-        Some(value) => shorten(&value.to_string()),
         None => String::new(),
+        Some(Value::String(key)) if field.ends_with("hash_key") => format!("(hidden, {} bytes)", key.len()),
+        // The key may hide in a list or an object that stands in the wrong place.
+        Some(value)
+            if field.ends_with("hash_key") || (rule.is_none() && (value.is_array() || value.is_object())) =>
+        {
+            (if value.is_array() { "(a list)" } else { "(an object)" }).to_owned()
+        }
+        Some(Value::String(text)) => quote(text),
+        Some(value) => shorten(&value.to_string()),
     };
     PlanError { rule, field, value, allowed, at: Some((inner.line(), inner.column())) }
 }
@@ -70,7 +93,7 @@ fn explain(text: &str, path: &mut Vec<Segment>) -> (String, bool) {
     let expected = text.split_once("expected ").map(|(_, rest)| rest.replace('`', ""));
     if text.starts_with("missing field") {
         at_name(path);
-        ("a value: the field is required".to_owned(), true)
+        ("a value (the field is required)".to_owned(), true)
     } else if text.starts_with("duplicate field") {
         at_name(path);
         ("the field once, not twice".to_owned(), true)
@@ -80,23 +103,47 @@ fn explain(text: &str, path: &mut Vec<Segment>) -> (String, bool) {
     } else if text.starts_with("unknown variant") {
         (listed(&expected.unwrap_or_default()), false)
     } else {
-        (expected.filter(|_| text.starts_with("invalid ")).unwrap_or_else(|| text.to_owned()), false)
+        // Everything else that serde says itself is `invalid type: …, expected …`; other texts are our own.
+        (
+            expected
+                .filter(|_| text.starts_with("invalid "))
+                .map_or_else(|| text.to_owned(), |kind| in_json(&kind)),
+            false,
+        )
     }
 }
 
 /// Serde's list of names without its introduction.
 fn listed(expected: &str) -> String {
-    expected.strip_prefix("one of ").unwrap_or(expected).to_owned()
+    expected.strip_prefix("one of ").unwrap_or(expected).replace(" or ", ", ")
 }
 
-/// The rule on the path, with its name in the document.
-fn blamed(document: &Value, path: &[Segment]) -> Option<(usize, String)> {
-    let [Segment::Map { key }, Segment::Seq { index }, ..] = path else { return None };
-    if key != "rules" {
-        return None;
+/// Serde's name of a type, in the words of JSON.
+fn in_json(kind: &str) -> String {
+    match kind {
+        "a sequence" => "a list".to_owned(),
+        "a map" => "an object".to_owned(),
+        "a boolean" => "true or false".to_owned(),
+        "u32" | "u64" => "a whole number".to_owned(),
+        other => other.to_owned(),
     }
-    let name = document.get("rules").and_then(|rules| rules.get(*index)).and_then(|rule| rule.get("name"));
-    Some((*index, shorten(name.and_then(Value::as_str).unwrap_or_default())))
+}
+
+/// The rule on the path (of a plan, or of a document that wraps one) with its name, and the path within it.
+fn blamed<'p>(document: &Value, path: &'p [Segment]) -> (Option<(usize, String)>, &'p [Segment]) {
+    let is = |segment: &Segment, name: &str| matches!(segment, Segment::Map { key } if key == name);
+    let (plan, inside) = match path {
+        [first, inside @ ..] if is(first, "plan") => (document.get("plan"), inside),
+        _ => (Some(document), path),
+    };
+    match inside {
+        [first, Segment::Seq { index }, relative @ ..] if is(first, "rules") => {
+            let rule = plan.and_then(|plan| plan.get("rules")).and_then(|rules| rules.get(*index));
+            let name = rule.and_then(|rule| rule.get("name")).and_then(Value::as_str).unwrap_or_default();
+            (Some((*index, name.to_owned())), relative)
+        }
+        _ => (None, path),
+    }
 }
 
 /// The value at the path.
@@ -119,7 +166,7 @@ fn path_text(path: &[Segment]) -> String {
                     text.push('.');
                 }
                 let plain = key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-                text.push_str(&shorten(&if plain && !key.is_empty() { key.clone() } else { quote(key) }));
+                text.push_str(&if plain && !key.is_empty() { shorten(key) } else { quote(key) });
             }
             _ => {}
         }

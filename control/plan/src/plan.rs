@@ -3,7 +3,7 @@
 //! Types only, with the defaults and the few questions that everybody asks of a plan. `docs/plan.md` explains each field with an
 //! example; [`crate::bounds`] holds the ranges; [`Plan::validate`] holds the rules that join fields.
 
-use crate::{DurationMs, HashKey, LabelMatch, Labels, MetricMatch};
+use crate::{DurationMs, HashKey, LabelMatch, Labels, MetricMatch, shape};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Resource attributes that an OTLP backend always stores on a series, as `job` and `instance`.
@@ -12,7 +12,7 @@ const ALWAYS_PROMOTED: [&str; 3] = ["service.name", "service.namespace", "servic
 /// A plan: versioned, small, complete.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, expecting = "an object: the plan")]
+#[serde(deny_unknown_fields)]
 pub struct Plan {
     /// Version of this document's form.
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 1)))]
@@ -27,18 +27,24 @@ pub struct Plan {
     #[cfg_attr(feature = "schema", schemars(inner(length(min = 1, max = 128))))]
     pub writer: Option<String>,
     /// Which clock closes windows.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "shape::word")]
     pub clock: Clock,
     /// Where the embedder stands.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "shape::word")]
     pub placement: Placement,
     /// Point attribute on folded series that names what was folded.
     #[serde(default = "default_mark_label")]
-    #[cfg_attr(feature = "schema", schemars(length(max = 128), regex(pattern = "^[A-Za-z_][A-Za-z0-9_.]*$")))]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(length(max = 128), regex(pattern = "^[A-Za-z_][A-Za-z0-9_.]*$"))
+    )]
     pub mark_label: String,
     /// Point attribute on folded series that names the writer.
     #[serde(default = "default_writer_label")]
-    #[cfg_attr(feature = "schema", schemars(length(max = 128), regex(pattern = "^[A-Za-z_][A-Za-z0-9_.]*$")))]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(length(max = 128), regex(pattern = "^[A-Za-z_][A-Za-z0-9_.]*$"))
+    )]
     pub writer_label: String,
     /// Resource attributes that the backend stores as labels, besides service.name, service.namespace and
     /// service.instance.id. Left out: all resource attributes are identity.
@@ -46,7 +52,7 @@ pub struct Plan {
     #[cfg_attr(feature = "schema", schemars(inner(inner(length(min = 1, max = 256)), length(max = 128))))]
     pub promoted_resource_attributes: Option<Vec<String>>,
     /// How the tenant of a request is found.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "shape::object")]
     pub tenant: Tenant,
     /// Request header that names the sender, mixed into the identity of streams so that two senders of one stream stay apart.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lower_cased")]
@@ -63,10 +69,10 @@ pub struct Plan {
     #[serde(default = "default_stream_expiry")]
     pub stream_expiry: DurationMs,
     /// Bounds of memory.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "shape::object")]
     pub limits: Limits,
     /// Tried in order; the first that matches a point decides. No match: the point passes untouched.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "shape::objects")]
     #[cfg_attr(feature = "schema", schemars(length(max = 1000)))]
     pub rules: Vec<Rule>,
 }
@@ -98,7 +104,7 @@ pub enum Placement {
 /// How the tenant of a request is found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, default, expecting = "an object with header and default")]
+#[serde(deny_unknown_fields, default)]
 pub struct Tenant {
     /// Request header that names the tenant; null: every request belongs to the default tenant.
     #[serde(deserialize_with = "lower_cased")]
@@ -112,7 +118,7 @@ pub struct Tenant {
 /// Bounds of memory, per embedder process unless a field says otherwise. Sizes in bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, default, expecting = "an object of limits")]
+#[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Cumulative streams that are remembered.
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 4_000_000)))]
@@ -143,25 +149,27 @@ pub struct Limits {
 /// One rule: which points, and what happens to them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, expecting = "an object: a rule")]
+#[serde(deny_unknown_fields)]
 pub struct Rule {
     /// Name of the rule, unique in the plan.
     #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 128)))]
     pub name: String,
     /// Which metrics.
+    #[serde(deserialize_with = "shape::object")]
     pub metric: MetricMatch,
     /// Which resources: all of these must match.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "shape::objects")]
     #[cfg_attr(feature = "schema", schemars(length(max = 32)))]
     pub resource: Vec<LabelMatch>,
     /// Which points: all of these must match.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "shape::objects")]
     #[cfg_attr(feature = "schema", schemars(length(max = 32)))]
     pub attributes: Vec<LabelMatch>,
     /// The treatment.
+    #[serde(deserialize_with = "shape::word")]
     pub pipeline: Pipeline,
     /// What `optimized` does; required there, refused elsewhere.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "shape::optional_object")]
     pub fold: Option<Fold>,
 }
 
@@ -181,9 +189,10 @@ pub enum Pipeline {
 /// How streams are folded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, expecting = "an object: a fold")]
+#[serde(deny_unknown_fields)]
 pub struct Fold {
     /// Which labels stay.
+    #[serde(deserialize_with = "shape::object")]
     pub labels: Labels,
     /// Span of event time for which a folded series gets one point.
     #[serde(default = "default_window")]
@@ -192,7 +201,7 @@ pub struct Fold {
     #[serde(default = "default_delay")]
     pub delay: DurationMs,
     /// Temporality of the folded series.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "shape::word")]
     pub output_temporality: OutputTemporality,
 }
 
@@ -225,7 +234,8 @@ impl Plan {
     /// Whether the backend stores the resource attribute `key` on every series.
     pub fn promotes_resource(&self, key: &[u8]) -> bool {
         let Some(list) = &self.promoted_resource_attributes else { return true };
-        ALWAYS_PROMOTED.iter().any(|name| name.as_bytes() == key) || list.iter().any(|name| name.as_bytes() == key)
+        ALWAYS_PROMOTED.iter().any(|name| name.as_bytes() == key)
+            || list.iter().any(|name| name.as_bytes() == key)
     }
 
     /// The shortest stream expiry that the rules allow: twice the longest delay + window, so that no stream is forgotten while

@@ -3,7 +3,9 @@
 //! Enters: a plan. Leaves: nothing, or the first refusal in the order of the document. Nothing is changed or defaulted here.
 
 use crate::error::{quote, shorten};
-use crate::{DurationMs, Fold, LabelMatch, LabelOp, Labels, Limits, Pipeline, Placement, Plan, PlanError, Rule, bounds};
+use crate::{
+    DurationMs, Fold, LabelMatch, LabelOp, Labels, Limits, Pipeline, Placement, Plan, PlanError, Rule, bounds,
+};
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -17,7 +19,11 @@ impl Plan {
     /// The first field that is out of range, or that contradicts another.
     pub fn validate(&self) -> Checked {
         if self.schema != bounds::SCHEMA {
-            return Err(PlanError::of("schema", self.schema.to_string(), "1, the only form that this build reads"));
+            return Err(PlanError::of(
+                "schema",
+                self.schema.to_string(),
+                "1, the only form that this build reads",
+            ));
         }
         if self.version == 0 {
             return Err(PlanError::of("version", "0", "1 or more"));
@@ -28,7 +34,11 @@ impl Plan {
         added_label("mark_label", &self.mark_label)?;
         added_label("writer_label", &self.writer_label)?;
         if stored_name(&self.mark_label) == stored_name(&self.writer_label) {
-            return Err(PlanError::of("writer_label", quote(&self.writer_label), "a label other than mark_label"));
+            return Err(PlanError::of(
+                "writer_label",
+                quote(&self.writer_label),
+                "a label other than mark_label",
+            ));
         }
         if let Some(promoted) = &self.promoted_resource_attributes {
             label_list("promoted_resource_attributes", promoted)?;
@@ -60,7 +70,9 @@ impl Plan {
             } else {
                 Err(PlanError::of("name", quote(&rule.name), "a name that no earlier rule has"))
             };
-            unique.and_then(|()| self.validate_rule(rule)).map_err(|error| error.in_rule(index, &rule.name))?;
+            unique
+                .and_then(|()| self.validate_rule(rule))
+                .map_err(|error| error.in_rule(index, &rule.name))?;
         }
         Ok(())
     }
@@ -79,13 +91,17 @@ impl Plan {
                 "full_fidelity or optimized; this version does not know experimental_topk yet",
             )),
             (Pipeline::Optimized, None) => {
-                Err(PlanError::of("fold", "", "a fold: pipeline optimized needs one"))
+                Err(PlanError::of("fold", "", "a fold, which pipeline optimized needs"))
             }
-            (Pipeline::FullFidelity, Some(_)) => {
-                Err(PlanError::of("fold", "", "no fold: pipeline full_fidelity passes every point untouched"))
-            }
+            (Pipeline::FullFidelity, Some(_)) => Err(PlanError::of(
+                "fold",
+                "",
+                "no fold, since pipeline full_fidelity passes every point untouched",
+            )),
             (Pipeline::FullFidelity, None) => Ok(()),
-            (Pipeline::Optimized, Some(fold)) => self.validate_fold(fold).map_err(|error| error.under("fold")),
+            (Pipeline::Optimized, Some(fold)) => {
+                self.validate_fold(fold).map_err(|error| error.under("fold"))
+            }
         }
     }
 
@@ -171,7 +187,7 @@ fn number<N: PartialOrd + Display>(field: &str, value: N, range: &RangeInclusive
     if range.contains(&value) {
         return Ok(());
     }
-    Err(PlanError::of(field, value.to_string(), format!("{} to {}", range.start(), range.end())))
+    Err(PlanError::of(field, value.to_string(), bounds::text(range)))
 }
 
 /// A duration within its range.
@@ -179,7 +195,7 @@ fn duration(field: &str, value: DurationMs, range_ms: &RangeInclusive<u64>) -> C
     if range_ms.contains(&value.0) {
         return Ok(());
     }
-    let allowed = format!("{} to {}", DurationMs(*range_ms.start()), DurationMs(*range_ms.end()));
+    let allowed = bounds::text(&(DurationMs(*range_ms.start())..=DurationMs(*range_ms.end())));
     Err(PlanError::of(field, quote(&value.to_string()), allowed))
 }
 
@@ -227,7 +243,8 @@ fn matchers(field: &str, list: &[LabelMatch]) -> Checked {
     for (index, label) in list.iter().enumerate() {
         text(&format!("{field}[{index}].key"), &label.key, 1, bounds::KEY_BYTES)?;
         let (operation, value) = label.op.parts();
-        let bytes_max = if matches!(label.op, LabelOp::Glob(_)) { bounds::PATTERN_BYTES } else { bounds::VALUE_BYTES };
+        let bytes_max =
+            if matches!(label.op, LabelOp::Glob(_)) { bounds::PATTERN_BYTES } else { bounds::VALUE_BYTES };
         if let Some(value) = value.filter(|value| value.len() > bytes_max) {
             let allowed = format!("at most {bytes_max} bytes");
             return Err(PlanError::of(format!("{field}[{index}].{operation}"), quote(value), allowed));
@@ -243,14 +260,17 @@ fn added_label(field: &str, name: &str) -> Checked {
     if first_fits && rest_fits && name.len() <= bounds::NAME_BYTES && !name.starts_with("__") {
         return Ok(());
     }
-    let allowed =
-        format!("1 to {} of the characters A-Z a-z 0-9 _ . with no digit or dot first, and not __ first", bounds::NAME_BYTES);
+    let allowed = format!(
+        "1 to {} of the characters A-Z a-z 0-9 _ . with no digit or dot first, and not __ first",
+        bounds::NAME_BYTES
+    );
     Err(PlanError::of(field, quote(name), allowed))
 }
 
 /// A header's name as HTTP/2 writes it (RFC 9110 section 5.6.2, lower case).
 fn header_name(field: &str, name: &str) -> Checked {
-    let token = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let token =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if (1..=bounds::NAME_BYTES).contains(&name.len()) && name.bytes().all(token) {
         return Ok(());
     }

@@ -1,0 +1,77 @@
+//! `phoenix plan explain`: what a plan does to one point, and why.
+//!
+//! Enters: a plan, a metric's name and the point's labels as text. Leaves: the rules that were passed over with the first matcher that
+//! failed, the rule that decides, and what becomes of each label.
+
+use crate::notes::condition;
+use crate::plan_commands::pipeline;
+use phoenix_plan::{Plan, Rule};
+
+type Pairs = [(String, String)];
+
+/// Reads `key=value`; the value may hold further equals signs.
+pub fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE".to_owned()),
+    }
+}
+
+/// Prints the explanation.
+pub fn print(plan: &Plan, metric: &str, resource: &Pairs, attributes: &Pairs) {
+    let decided = plan.rule_for(metric.as_bytes(), |key| value(resource, key), |key| value(attributes, key));
+    let passed_over = decided.map_or(plan.rules.len(), |(index, _)| index);
+    for (index, rule) in plan.rules.iter().take(passed_over).enumerate() {
+        println!("rule {} {:?}: no: {}", index + 1, rule.name, why_not(rule, metric, resource, attributes));
+    }
+    let Some((index, rule)) = decided else {
+        println!("no rule matches: the point passes untouched");
+        return;
+    };
+    println!("rule {} {:?}: decides: pipeline {}", index + 1, rule.name, pipeline(rule.pipeline));
+    let Some(fold) = &rule.fold else {
+        println!("the point passes untouched");
+        return;
+    };
+    for (key, _) in resource {
+        let fate = match (plan.promotes_resource(key.as_bytes()), fold.labels.keeps_resource(key.as_bytes()))
+        {
+            (false, _) => "no identity: the backend does not store it on series",
+            (true, true) => "kept",
+            (true, false) => "dropped",
+        };
+        println!("  resource  {key}: {fate}");
+    }
+    for (key, _) in attributes {
+        let fate = if fold.labels.keeps_attribute(key.as_bytes()) { "kept" } else { "dropped" };
+        println!("  attribute {key}: {fate}");
+    }
+    println!("  mark      {}={:?}", plan.mark_label, fold.labels.mark());
+    println!(
+        "  window    {}, delay {}, output {}",
+        fold.window,
+        fold.delay,
+        format!("{:?}", fold.output_temporality).to_lowercase()
+    );
+}
+
+/// The value under a key; the last one wins, as a later argument corrects an earlier.
+fn value<'v>(pairs: &'v Pairs, key: &str) -> Option<&'v [u8]> {
+    pairs.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_bytes())
+}
+
+/// The first matcher of the rule that fails.
+fn why_not(rule: &Rule, metric: &str, resource: &Pairs, attributes: &Pairs) -> String {
+    if !rule.metric.matches(metric.as_bytes()) {
+        let (operation, name) = rule.metric.parts();
+        return format!("the metric is not {operation} {name:?}");
+    }
+    for (noun, labels, pairs) in
+        [("resource", &rule.resource, resource), ("attribute", &rule.attributes, attributes)]
+    {
+        if let Some(label) = labels.iter().find(|label| !label.op.matches(value(pairs, &label.key))) {
+            return format!("it wants {noun} {}", condition(label));
+        }
+    }
+    "it matches".to_owned()
+}

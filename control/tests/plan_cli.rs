@@ -1,0 +1,221 @@
+//! The command line on real files, and the documents that go with it: schema and examples cannot drift from the code.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+
+fn phoenix(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_phoenix")).args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn document(name: &str) -> (PathBuf, String) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+    let content = std::fs::read_to_string(&path).unwrap();
+    (path, content)
+}
+
+/// The fenced blocks of a language in a Markdown document.
+fn blocks(markdown: &str, language: &str) -> Vec<String> {
+    let fence = format!("```{language}\n");
+    markdown.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+}
+
+fn file(folder: &tempfile::TempDir, name: &str, content: &str) -> String {
+    let path = folder.path().join(name);
+    std::fs::write(&path, content).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_committed_schema_is_the_generated_one() {
+    let output = phoenix(&["plan", "schema"]);
+    assert!(output.status.success());
+    let (path, committed) = document("plan.schema.json");
+    assert!(
+        text(&output.stdout) == committed,
+        "{} is old: cargo run -p phoenix-control -- plan schema > docs/plan.schema.json",
+        path.display()
+    );
+}
+
+#[test]
+fn the_schema_knows_the_same_fields_and_limits_as_the_reader() {
+    // The reader's own list of fields, from its refusal of an unknown one.
+    let (_, committed) = document("plan.schema.json");
+    let schema: serde_json::Value = serde_json::from_str(&committed).unwrap();
+    let error = phoenix_plan::Plan::parse(b"{\"?\": 1}").unwrap_err();
+    let known: std::collections::BTreeSet<&str> =
+        error.allowed.split("known here: ").nth(1).unwrap().split(", ").collect();
+    let written = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(known, written);
+    assert_eq!(schema["required"], serde_json::json!(["schema", "version", "hash_key"]));
+    assert_eq!(schema["additionalProperties"], false);
+
+    use phoenix_plan::bounds;
+    let limits = &schema["$defs"]["Limits"]["properties"];
+    for (field, range) in [
+        ("streams_max", &bounds::STREAMS),
+        ("delta_streams_max", &bounds::DELTA_STREAMS),
+        ("series_max", &bounds::SERIES),
+        ("pending_bytes_max", &bounds::PENDING_BYTES),
+        ("queue_bytes_max", &bounds::QUEUE_BYTES),
+        ("emission_bytes_max", &bounds::EMISSION_BYTES),
+        ("backlog_bytes_max", &bounds::BACKLOG_BYTES),
+        ("body_bytes_max", &bounds::BODY_BYTES),
+    ] {
+        assert_eq!(limits[field]["minimum"], *range.start(), "{field}");
+        assert_eq!(limits[field]["maximum"], *range.end(), "{field}");
+        let row = format!("| `limits.{field}` |");
+        let (_, book) = document("plan.md");
+        let row =
+            book.lines().find(|line| line.starts_with(&row)).unwrap_or_else(|| panic!("no row of {field}"));
+        assert!(row.contains(&format!("| {} to {}", range.start(), range.end())), "{row}");
+        assert!(
+            row.contains(&format!("| {} |", limits[field]["default"])) || limits[field]["default"].is_null(),
+            "{row}"
+        );
+    }
+    assert_eq!(schema["properties"]["rules"]["maxItems"], bounds::RULES);
+    assert_eq!(schema["properties"]["shards"]["maximum"], *bounds::SHARDS.end());
+    assert_eq!(schema["$defs"]["Rule"]["properties"]["resource"]["maxItems"], bounds::MATCHERS);
+}
+
+#[test]
+fn the_examples_of_the_book_are_good_plans() {
+    let (_, book) = document("plan.md");
+    let plans = blocks(&book, "json");
+    assert_eq!(plans.len(), 2);
+    for plan in plans {
+        phoenix_plan::Plan::parse(plan.as_bytes()).unwrap_or_else(|error| panic!("{error}\n{plan}"));
+    }
+}
+
+#[test]
+fn the_explanation_in_the_book_is_what_the_command_prints() {
+    let (_, book) = document("plan.md");
+    let folder = tempfile::tempdir().unwrap();
+    let plan = file(&folder, "plan.json", &blocks(&book, "json")[0]);
+    let shown = &blocks(&book, "text")[0];
+    let (command, expected) = shown.split_once("\nrule 1").unwrap();
+    let command =
+        command.strip_prefix("$ phoenix ").unwrap().replace("\\\n", " ").replace("plan.json", &plan);
+    let output = phoenix(&command.split_whitespace().collect::<Vec<_>>());
+    assert_eq!(text(&output.stdout), format!("rule 1{expected}"));
+}
+
+#[test]
+fn check_takes_bare_and_wrapped_plans_and_refuses_with_status_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, book) = document("plan.md");
+    let plan = &blocks(&book, "json")[0];
+    let bare = file(&folder, "bare.json", plan);
+    let wrapped =
+        file(&folder, "wrapped.json", &format!("{{\"plan\": {plan}, \"envoy\": {{\"cluster\": \"sink\"}}}}"));
+    let bad = file(&folder, "bad.json", &plan.replace("\"version\": 42", "\"version\": 0"));
+    let bad_wrapped = file(
+        &folder,
+        "bad_wrapped.json",
+        &format!("{{\"plan\": {}}}", plan.replace("\"optimized\"", "\"folded\"")),
+    );
+    let stranger = file(&folder, "stranger.json", &format!("{{\"plan\": {plan}, \"nginx\": {{}}}}"));
+
+    let good = phoenix(&["plan", "check", &bare, &wrapped]);
+    assert_eq!(good.status.code(), Some(0), "{}", text(&good.stderr));
+    let shown = text(&good.stdout);
+    assert!(shown.contains(&format!("{bare}: good: version 42, 2 rules\n")), "{shown}");
+    assert!(shown.contains(&format!("{wrapped}: good: version 42, 2 rules\n")), "{shown}");
+    assert!(shown.contains("client.address,k8s.pod.name,service.instance.id"), "{shown}");
+
+    let mixed = phoenix(&["plan", "check", &bad, &bad_wrapped, &stranger, &bare]);
+    assert_eq!(mixed.status.code(), Some(1));
+    let errors = text(&mixed.stderr);
+    let lines: Vec<&str> = errors.lines().collect();
+    assert_eq!(
+        lines[0],
+        format!("{bad}: plan refused: field version: value 0 is not allowed; allowed: 1 or more")
+    );
+    assert!(lines[1].starts_with(&format!("{bad_wrapped}: plan refused: line ")), "{}", lines[1]);
+    assert!(
+        lines[1].contains("rule 2 \"web requests\": field pipeline: value \"folded\" is not allowed"),
+        "{}",
+        lines[1]
+    );
+    assert!(
+        lines[2].contains("field nginx: allowed: no such field; known here: plan, envoy"),
+        "{}",
+        lines[2]
+    );
+    assert_eq!(lines[3..], ["3 of 4 plans refused"]);
+    assert!(text(&mixed.stdout).contains("bare.json: good"), "the good one is checked all the same");
+
+    let missing = phoenix(&["plan", "check", "no/such/file.json"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(text(&missing.stderr).starts_with("no/such/file.json: "));
+}
+
+#[test]
+fn notes_say_what_is_valid_and_useless() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = file(
+        &folder,
+        "plan.json",
+        &format!(
+            r#"{{"schema":1,"version":1,"hash_key":"{KEY}","promoted_resource_attributes":["zone"],"rules":[
+            {{"name":"a","metric":{{"prefix":"http."}},"pipeline":"full_fidelity"}},
+            {{"name":"b","metric":{{"exact":"http.x"}},"attributes":[{{"key":"k","exists":true}}],"pipeline":"full_fidelity"}},
+            {{"name":"c","metric":{{"prefix":"http"}},"pipeline":"optimized","fold":{{"labels":{{"drop":{{"resource":["host","zone"]}}}}}}}}]}}"#
+        ),
+    );
+    let output = phoenix(&["plan", "check", &plan]);
+    assert!(output.status.success());
+    let shown = text(&output.stdout);
+    let notes: Vec<&str> =
+        shown.lines().filter_map(|line| line.split_once("note: ")).map(|(_, note)| note).collect();
+    assert_eq!(
+        notes,
+        [
+            "rule 2 \"b\" never decides: rule 1 \"a\" comes first",
+            "rule 3 \"c\" names resource attribute \"host\", which promoted_resource_attributes does not list",
+        ]
+    );
+}
+
+#[test]
+fn new_keys_are_good_and_differ() {
+    let [first, second] = [(); 2].map(|()| text(&phoenix(&["plan", "new-key"]).stdout).trim_end().to_owned());
+    assert!(phoenix_plan::HashKey::from_hex(&first).is_some(), "{first}");
+    assert_ne!(first, second);
+}
+
+#[test]
+fn explain_says_that_nothing_matches_and_what_was_wanted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, book) = document("plan.md");
+    let plan = file(&folder, "plan.json", &blocks(&book, "json")[0]);
+    let output = phoenix(&[
+        "plan",
+        "explain",
+        &plan,
+        "http.server.requests",
+        "--resource",
+        "deployment.environment=test",
+    ]);
+    assert_eq!(
+        text(&output.stdout),
+        "rule 1 \"objectives\": no: the metric is not prefix \"slo.\"\n\
+         rule 2 \"web requests\": no: it wants resource deployment.environment equals \"production\"\n\
+         no rule matches: the point passes untouched\n"
+    );
+    let wrong = phoenix(&["plan", "explain", &plan, "x", "--attribute", "novalue"]);
+    assert_eq!(wrong.status.code(), Some(2));
+}
+
+#[test]
+fn the_version_is_the_crates() {
+    assert_eq!(text(&phoenix(&["--version"]).stdout), format!("phoenix {}\n", env!("CARGO_PKG_VERSION")));
+}
