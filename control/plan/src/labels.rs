@@ -94,7 +94,7 @@ struct LabelsText {
 
 /// All labels but these. At least one must be named.
 #[derive(Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "Drop"))]
 #[serde(deny_unknown_fields)]
 struct DropText {
     /// Resource attributes to drop.
@@ -109,12 +109,12 @@ struct DropText {
 
 /// Only these labels.
 #[derive(Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "Keep"))]
 #[serde(deny_unknown_fields)]
 struct KeepText {
     /// Resource attributes to keep; left out: all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(inner(inner(length(min = 1, max = 256)), length(max = 128))))]
+    #[cfg_attr(feature = "schema", schemars(inner(length(min = 1, max = 256)), length(max = 128)))]
     resource: Option<Vec<String>>,
     /// Point attributes to keep.
     #[cfg_attr(feature = "schema", schemars(inner(length(min = 1, max = 256)), length(max = 128)))]

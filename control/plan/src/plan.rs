@@ -24,7 +24,7 @@ pub struct Plan {
     pub hash_key: HashKey,
     /// Identity stamped on folded series. Left out: the embedder's node id and the epoch at which its process started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(inner(length(min = 1, max = 128))))]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 128)))]
     pub writer: Option<String>,
     /// Which clock closes windows.
     #[serde(default, deserialize_with = "shape::word")]
@@ -49,14 +49,14 @@ pub struct Plan {
     /// Resource attributes that the backend stores as labels, besides service.name, service.namespace and
     /// service.instance.id. Left out: all resource attributes are identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(inner(inner(length(min = 1, max = 256)), length(max = 128))))]
+    #[cfg_attr(feature = "schema", schemars(inner(length(min = 1, max = 256)), length(max = 128)))]
     pub promoted_resource_attributes: Option<Vec<String>>,
     /// How the tenant of a request is found.
     #[serde(default, deserialize_with = "shape::object")]
     pub tenant: Tenant,
     /// Request header that names the sender, mixed into the identity of streams so that two senders of one stream stay apart.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lower_cased")]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<String>", inner(length(min = 1, max = 128))))]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 128)))]
     pub sender_header: Option<String>,
     /// Parts of the series space, each folded by one owner.
     #[serde(default = "default_shards")]
@@ -108,7 +108,7 @@ pub enum Placement {
 pub struct Tenant {
     /// Request header that names the tenant; null: every request belongs to the default tenant.
     #[serde(deserialize_with = "lower_cased")]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<String>", inner(length(min = 1, max = 128))))]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 128)))]
     pub header: Option<String>,
     /// The tenant of requests without that header.
     #[cfg_attr(feature = "schema", schemars(length(max = 128)))]
