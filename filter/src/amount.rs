@@ -128,7 +128,11 @@ mod tests {
             naive += 0.01;
         }
         assert_eq!(a.to_f64(), 1e15 + 10.0);
-        assert_ne!(naive, 1e15 + 10.0, "the control: a plain sum must lose here, else this test shows nothing");
+        assert_ne!(
+            naive,
+            1e15 + 10.0,
+            "the control: a plain sum must lose here, else this test shows nothing"
+        );
     }
 
     #[test]

@@ -1,1 +1,414 @@
-//! Skeleton.
+//! One batch through the engine: the upper line of the picture in `docs/architecture.md`.
+//!
+//! In: the bytes of an `ExportMetricsServiceRequest`, who sent it, the compiled plan. Out: edits that cut the folded points out of
+//! those bytes, and per shard the records of what was cut. The walk goes down the message once; each level opens its length prefix
+//! for editing, hands its children on, and closes again: patched when something inside changed, removed when nothing is left.
+//!
+//! Nothing is decided here about totals: that is the owner's. An error leaves no edit and no record; the batch then passes as it
+//! came, since the backend is the judge of bad data.
+
+use crate::amount::Number;
+use crate::decode::{self, Data, Metric, NumberPoint, Request, ResourceMetrics, Run, ScopeMetrics, Sum};
+use crate::edit::Edits;
+use crate::hash::{Domain, Identity};
+use crate::identify;
+use crate::ledger::Tally;
+use crate::limits::AHEAD_MAX_NS;
+use crate::record::{Record, Temporality, Writer};
+use crate::route::{Candidates, Compiled, Names, candidates};
+use crate::stream::Observation;
+use crate::units::UnixNanos;
+use crate::wire::{Field, Span, WireError};
+use phoenix_plan::{Clock, LabelMatch, LabelOp};
+use std::rc::Rc;
+
+mod kept;
+use kept::{Dictionary, Kept};
+
+/// A batch and what is known about it besides its bytes.
+#[derive(Clone, Copy)]
+pub struct Batch<'a> {
+    /// An `ExportMetricsServiceRequest`.
+    pub body: &'a [u8],
+    /// Whose it is.
+    pub tenant: &'a [u8],
+    /// Who sent it, where that is known; empty otherwise.
+    pub sender: &'a [u8],
+    /// When it came in.
+    pub arrived: UnixNanos,
+}
+
+/// Memory reused from batch to batch.
+#[derive(Default)]
+pub struct Scratch {
+    plan: Option<(Rc<Compiled>, Names)>,
+    edits: Edits,
+    writers: Vec<Writer>,
+    dictionary: Dictionary,
+    candidates: Candidates,
+    fits: Vec<Option<bool>>,
+    rendered: String,
+}
+
+impl Scratch {
+    /// What was cut out of the batch, and how prefixes changed.
+    pub fn edits(&self) -> &Edits {
+        &self.edits
+    }
+
+    /// The message of each shard that has records, as `(shard, bytes)`. `key` is that of the plan.
+    pub fn messages(&self, key: u64, arrived: UnixNanos) -> impl Iterator<Item = (usize, Vec<u8>)> + '_ {
+        let filled = self.writers.iter().enumerate().filter(|(_, w)| !w.is_empty());
+        filled.map(move |(shard, w)| {
+            let mut message = Vec::new();
+            w.finish(key, arrived, &mut message);
+            (shard, message)
+        })
+    }
+
+    fn begin(&mut self, plan: &Rc<Compiled>) {
+        if !self.plan.as_ref().is_some_and(|(p, _)| Rc::ptr_eq(p, plan)) {
+            self.plan = Some((plan.clone(), Names::new(plan)));
+        }
+        self.clear();
+        let shards = usize::try_from(plan.plan.shards).unwrap_or(1).max(1);
+        self.writers.resize_with(shards, Writer::default);
+    }
+
+    fn clear(&mut self) {
+        self.edits.clear();
+        self.writers.iter_mut().for_each(Writer::clear);
+        self.dictionary.clear();
+    }
+}
+
+/// Take one batch through. Edits and records are left in `scratch`; an error leaves none.
+pub fn flow(plan: &Rc<Compiled>, batch: &Batch<'_>, scratch: &mut Scratch) -> Result<Tally, WireError> {
+    scratch.begin(plan);
+    let mut walk = Walk::new(plan, batch, scratch);
+    match walk.request() {
+        Ok(()) => Ok(walk.tally),
+        Err(e) => {
+            scratch.clear();
+            Err(e)
+        }
+    }
+}
+
+/// What became of a part of the tree.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// Something is left of it (or there was nothing in it to begin with).
+    Something,
+    /// Everything in it was cut out.
+    Nothing,
+}
+
+/// Counts children and how many of them are gone.
+#[derive(Default)]
+struct Children {
+    all: u64,
+    gone: u64,
+}
+
+impl Children {
+    fn add(&mut self, left: Left) {
+        self.all = self.all.saturating_add(1);
+        self.gone = self.gone.saturating_add(u64::from(left == Left::Nothing));
+    }
+
+    fn left(&self) -> Left {
+        if self.all > 0 && self.gone == self.all { Left::Nothing } else { Left::Something }
+    }
+}
+
+/// The resource that the walk is in.
+struct ResourceScope {
+    attributes: Run,
+    schema: Span,
+    /// Identity of all its attributes, once somebody asks.
+    id: Option<Identity>,
+}
+
+/// The instrumentation scope that the walk is in.
+struct ScopeScope {
+    span: Span,
+    schema: Span,
+    id: Option<Identity>,
+}
+
+/// The metric that the walk is in.
+struct MetricScope<'m> {
+    metric: &'m Metric,
+    temporality: Temporality,
+    /// Sum of the identities of everything but the point: for streams.
+    stream: Identity,
+    scope_id: Identity,
+}
+
+struct Walk<'a> {
+    plan: &'a Rc<Compiled>,
+    batch: &'a Batch<'a>,
+    buf: &'a [u8],
+    s: &'a mut Scratch,
+    tally: Tally,
+    sender_id: Identity,
+    tenant_id: Identity,
+    ahead_after: UnixNanos,
+}
+
+impl<'a> Walk<'a> {
+    fn new(plan: &'a Rc<Compiled>, batch: &'a Batch<'a>, s: &'a mut Scratch) -> Walk<'a> {
+        let h = &plan.hasher;
+        let ahead_after = match plan.plan.clock {
+            Clock::Wall => batch.arrived.plus(AHEAD_MAX_NS),
+            Clock::Event => UnixNanos(u64::MAX),
+        };
+        Walk {
+            plan,
+            batch,
+            buf: batch.body,
+            s,
+            tally: Tally::default(),
+            sender_id: h.pair(Domain::Tenant, batch.tenant, batch.sender),
+            tenant_id: h.pair(Domain::Tenant, batch.tenant, b""),
+            ahead_after,
+        }
+    }
+
+    fn request(&mut self) -> Result<(), WireError> {
+        let request = Request::read(self.buf, Span::all(self.buf))?;
+        let mut fields = request.resource_metrics.fields(self.buf);
+        while let Some((field, span)) = fields.next()? {
+            self.edit(&field, |walk| walk.resource_metrics(span))?;
+        }
+        Ok(())
+    }
+
+    /// Go into a length-delimited field, and leave it patched or removed.
+    fn edit(
+        &mut self,
+        field: &Field,
+        inside: impl FnOnce(&mut Self) -> Result<Left, WireError>,
+    ) -> Result<Left, WireError> {
+        let token = self.s.edits.open(field);
+        let left = inside(self)?;
+        match left {
+            Left::Nothing => self.s.edits.close_removed(token),
+            Left::Something => {
+                self.s.edits.close(token);
+            }
+        }
+        Ok(left)
+    }
+
+    fn resource_metrics(&mut self, span: Span) -> Result<Left, WireError> {
+        let it = ResourceMetrics::read(self.buf, span)?;
+        let attributes = match it.resource {
+            Some(span) => decode::Resource::read(self.buf, span)?.attributes,
+            None => Run::default(),
+        };
+        let mut resource = ResourceScope { attributes, schema: it.schema_url, id: None };
+        self.s.fits.clear();
+        self.s.fits.resize(self.plan.plan.rules.len(), None);
+        self.s.dictionary.enter_resource();
+        let mut children = Children::default();
+        let mut fields = it.scope_metrics.fields(self.buf);
+        while let Some((field, span)) = fields.next()? {
+            children.add(self.edit(&field, |walk| walk.scope_metrics(span, &mut resource))?);
+        }
+        Ok(children.left())
+    }
+
+    fn scope_metrics(&mut self, span: Span, resource: &mut ResourceScope) -> Result<Left, WireError> {
+        let it = ScopeMetrics::read(self.buf, span)?;
+        let mut scope = ScopeScope { span: it.scope.unwrap_or(Span::EMPTY), schema: it.schema_url, id: None };
+        let mut children = Children::default();
+        let mut fields = it.metrics.fields(self.buf);
+        while let Some((field, span)) = fields.next()? {
+            children.add(self.edit(&field, |walk| walk.metric(span, resource, &mut scope))?);
+        }
+        Ok(children.left())
+    }
+
+    fn metric(
+        &mut self,
+        span: Span,
+        resource: &mut ResourceScope,
+        scope: &mut ScopeScope,
+    ) -> Result<Left, WireError> {
+        let metric = Metric::read(self.buf, span)?;
+        let Some(field) = metric.data.field().copied() else { return Ok(Left::Something) };
+        let data = field.bytes()?;
+        let points = u64::from(decode::points(self.buf, data)?.count);
+        self.tally.points = self.tally.points.saturating_add(points);
+        self.route(metric.name.bytes(self.buf), resource)?;
+        if self.s.candidates.all_pass(self.plan) {
+            self.tally.passed = self.tally.passed.saturating_add(points);
+            return Ok(Left::Something);
+        }
+        let sum = match metric.data {
+            Data::Sum(_) => Some(Sum::read(self.buf, data)?),
+            _ => None,
+        };
+        let temporality = sum.filter(|s| s.monotonic).and_then(|s| match s.temporality {
+            decode::Temporality::Delta => Some(Temporality::Delta),
+            decode::Temporality::Cumulative => Some(Temporality::Cumulative),
+            _ => None,
+        });
+        let (Some(sum), Some(temporality)) = (sum, temporality) else {
+            self.tally.passed = self.tally.passed.saturating_add(points);
+            self.tally.unfoldable = self.tally.unfoldable.saturating_add(points);
+            return Ok(Left::Something);
+        };
+        self.edit(&field, |walk| walk.sum(&metric, &sum, temporality, resource, scope))
+    }
+
+    /// Which rules may decide about the points of this metric? The answer is left in the scratch.
+    fn route(&mut self, name: &[u8], resource: &ResourceScope) -> Result<(), WireError> {
+        let Some((_, names)) = &mut self.s.plan else { return Ok(()) };
+        let named = names.rules(&self.plan.plan, name);
+        let (buf, rules) = (self.buf, &self.plan.plan.rules);
+        let (fits, rendered) = (&mut self.s.fits, &mut self.s.rendered);
+        candidates(self.plan, &named, &mut self.s.candidates, |index| {
+            if let Some(Some(known)) = fits.get(index) {
+                return Ok(*known);
+            }
+            let mut all = true;
+            for label in rules.get(index).map(|r| r.resource.as_slice()).unwrap_or_default() {
+                all = all && satisfies(buf, &resource.attributes, label, rendered)?;
+            }
+            if let Some(slot) = fits.get_mut(index) {
+                *slot = Some(all);
+            }
+            Ok(all)
+        })
+    }
+
+    fn sum(
+        &mut self,
+        metric: &Metric,
+        sum: &Sum,
+        temporality: Temporality,
+        resource: &mut ResourceScope,
+        scope: &mut ScopeScope,
+    ) -> Result<Left, WireError> {
+        let h = &self.plan.hasher;
+        let resource_id = match resource.id {
+            Some(id) => id,
+            None => identify::attributes(h, Domain::Resource, self.buf, &resource.attributes)?,
+        };
+        resource.id = Some(resource_id);
+        let scope_id = match scope.id {
+            Some(id) => id,
+            None => identify::scope(h, self.buf, &decode::Scope::read(self.buf, scope.span)?)?,
+        };
+        scope.id = Some(scope_id);
+        let metric_id = identify::metric(h, self.buf, metric.name, metric.unit, temporality);
+        let stream = self.sender_id.plus(resource_id).plus(scope_id).plus(metric_id);
+        let within = MetricScope { metric, temporality, stream, scope_id };
+        self.s.dictionary.enter_metric();
+        let mut children = Children::default();
+        let mut fields = sum.points.fields(self.buf);
+        while let Some((field, span)) = fields.next()? {
+            let left = self.point(span, &within, resource, scope)?;
+            match left {
+                Left::Nothing => self.s.edits.remove(field.span()),
+                Left::Something => self.tally.passed = self.tally.passed.saturating_add(1),
+            }
+            children.add(left);
+        }
+        Ok(children.left())
+    }
+
+    /// One point: passes, or becomes a record and leaves the batch.
+    fn point(
+        &mut self,
+        span: Span,
+        within: &MetricScope<'_>,
+        resource: &ResourceScope,
+        scope: &ScopeScope,
+    ) -> Result<Left, WireError> {
+        let point = NumberPoint::read(self.buf, span)?;
+        let (buf, rendered) = (self.buf, &mut self.s.rendered);
+        let has = |label: &LabelMatch| satisfies(buf, &point.attributes, label, rendered);
+        let rule = self.s.candidates.rule(self.plan, has)?;
+        let plan = self.plan;
+        let Some((index, (rule, fold))) = rule.and_then(|i| Some((i, plan.fold(i)?))) else {
+            return Ok(Left::Something);
+        };
+        let Some(labels) = rule.fold.as_ref().map(|f| &f.labels) else { return Ok(Left::Something) };
+        if point.is_stale() {
+            self.tally.no_value = self.tally.no_value.saturating_add(1);
+            return Ok(Left::Nothing);
+        }
+        let Some(observation) = self.fit(&point) else { return Ok(Left::Something) };
+
+        let kept = Kept {
+            plan,
+            fold,
+            labels,
+            rule: index,
+            resource: resource.attributes,
+            resource_schema: resource.schema,
+            scope: scope.span,
+            scope_schema: scope.schema,
+            scope_id: within.scope_id,
+            metric: within.metric,
+            output: fold.output(within.temporality),
+            tenant: self.batch.tenant,
+            tenant_id: self.tenant_id,
+        };
+        let found = self.s.dictionary.place(self.buf, &kept, &point.attributes, &mut self.s.writers)?;
+        let Some(place) = found.place else {
+            self.tally.unwritable = self.tally.unwritable.saturating_add(1);
+            return Ok(Left::Something);
+        };
+        if let Some(writer) = self.s.writers.get_mut(place.shard) {
+            writer.record(&Record {
+                stream: within.stream.plus(found.attributes_id),
+                series: place.index,
+                temporality: within.temporality,
+                carried: false,
+                observation,
+            });
+            self.tally.recorded = self.tally.recorded.saturating_add(1);
+        }
+        Ok(Left::Nothing)
+    }
+
+    /// The point as something that can be folded, or `None` and a count of why not.
+    fn fit(&mut self, point: &NumberPoint) -> Option<Observation> {
+        let (start, time) = (UnixNanos(point.start_ns), UnixNanos(point.time_ns));
+        if time > self.ahead_after {
+            self.tally.ahead = self.tally.ahead.saturating_add(1);
+            return None;
+        }
+        let value = match point.value {
+            Some(decode::Number::Int(v)) if v >= 0 => Some(Number::Int(v)),
+            Some(decode::Number::Double(v)) if v >= 0.0 && v.is_finite() => Some(Number::Double(v)),
+            _ => None,
+        };
+        match value {
+            Some(value) if time.is_given() && start <= time => Some(Observation { start, time, value }),
+            _ => {
+                self.tally.unfit = self.tally.unfit.saturating_add(1);
+                None
+            }
+        }
+    }
+}
+
+/// Does one of these attributes satisfy a matcher?
+fn satisfies(buf: &[u8], run: &Run, label: &LabelMatch, rendered: &mut String) -> Result<bool, WireError> {
+    let mut it = run.attributes(buf);
+    while let Some(kv) = it.next()? {
+        if kv.key.bytes(buf) == label.key.as_bytes() {
+            if let LabelOp::Exists(wanted) = label.op {
+                return Ok(wanted);
+            }
+            return Ok(identify::render(buf, &kv.value, rendered).is_some_and(|v| label.op.matches(Some(v))));
+        }
+    }
+    Ok(label.op.matches(None))
+}

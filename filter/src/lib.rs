@@ -28,41 +28,41 @@ pub mod limits;
 /// Units as types: points in time and spans of it.
 pub mod units;
 
-/// gRPC frames and gzip: body bytes in, messages out.
-pub mod frame;
-/// The protobuf wire format, read in place.
-pub mod wire;
 /// OTLP metrics as views over the bytes.
 pub mod decode;
-/// The keyed 128-bit hash under every identity.
-pub mod hash;
-/// Streams and series: who a point is on the way in, and on the way out.
-pub mod identify;
-/// The compiled plan: which rule a point meets.
-pub mod route;
-/// What a worker sends to the fold.
-pub mod record;
 /// The output side of a batch: cut points out, patch lengths.
 pub mod edit;
 /// One batch through the stages above.
 pub mod flow;
+/// gRPC frames and gzip: body bytes in, messages out.
+pub mod frame;
+/// The keyed 128-bit hash under every identity.
+pub mod hash;
+/// Streams and series: who a point is on the way in, and on the way out.
+pub mod identify;
+/// What a worker sends to the fold.
+pub mod record;
+/// The compiled plan: which rule a point meets.
+pub mod route;
+/// The protobuf wire format, read in place.
+pub mod wire;
 
-/// The bounded table of streams.
-pub mod table;
-/// The state of one stream: what is new in this point?
-pub mod stream;
 /// Exact sums of integers and doubles.
 pub mod amount;
-/// Aligned windows of event time: how an increment is split.
-pub mod window;
-/// The folded series and their open windows.
-pub mod series;
 /// Closed windows as OTLP, immutable until a definite answer.
 pub mod emit;
 /// The books.
 pub mod ledger;
 /// The owner of a shard: records in, emissions out.
 pub mod owner;
+/// The folded series and their open windows.
+pub mod series;
+/// The state of one stream: what is new in this point?
+pub mod stream;
+/// The bounded table of streams.
+pub mod table;
+/// Aligned windows of event time: how an increment is split.
+pub mod window;
 
 /// The whole engine in one instance, for embedders without workers.
 pub mod local;

@@ -1,1 +1,207 @@
-//! Skeleton.
+//! The whole engine in one instance: scan and fold without workers between them.
+//!
+//! For embedders that call one instance from one thread (the component, the Collector, replay) and for tests: the same
+//! golden cases run here and in Envoy. A request goes in with [`Local::process`] and is settled later, when the upstream has
+//! answered: only then do its records join the fold (DESIGN §3.5).
+
+use crate::emit::{Answer, Emission};
+use crate::flow::{Batch, Scratch, flow};
+use crate::ledger::{Page, Tally};
+use crate::owner::Owner;
+use crate::route::Compiled;
+use crate::units::UnixNanos;
+use crate::wire::WireError;
+use phoenix_plan::{Plan, PlanError};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// What became of the upstream's half of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// The upstream took it: its records join the fold.
+    Accepted,
+    /// The upstream refused it: the sender will come again, or knows that it is lost.
+    Refused,
+    /// Nobody knows: counted, not folded.
+    Unanswered,
+}
+
+/// A request after the scan.
+pub struct Processed {
+    /// To settle it by.
+    pub token: u64,
+    /// The body to forward; `None`: as it came.
+    pub body: Option<Vec<u8>>,
+    /// What was in it.
+    pub tally: Tally,
+}
+
+/// Why a plan was not taken.
+#[derive(Debug, PartialEq)]
+pub enum ConfigureError {
+    /// It is not a valid plan.
+    Plan(Box<PlanError>),
+    /// The number of shards cannot change while state is held.
+    Shards {
+        /// In force.
+        running: u32,
+        /// Asked for.
+        asked: u32,
+    },
+}
+
+impl core::fmt::Display for ConfigureError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            ConfigureError::Plan(e) => write!(f, "{e}"),
+            ConfigureError::Shards { running, asked } => write!(
+                f,
+                "plan refused: field shards: value {asked} is not allowed; allowed: {running}, the number this process began with \
+                 (the owner of a series cannot change while its state is held: restart to change it)"
+            ),
+        }
+    }
+}
+
+/// Scan and fold in one instance.
+pub struct Local {
+    plan: Rc<Compiled>,
+    owners: Vec<Owner>,
+    scratch: Scratch,
+    pending: BTreeMap<u64, Vec<(usize, Vec<u8>)>>,
+    next_token: u64,
+    tally: Tally,
+    errors: u64,
+    unanswered: u64,
+    writer: String,
+}
+
+impl Local {
+    /// Start under a plan. `writer` is who we are when the plan does not say.
+    pub fn new(plan_json: &[u8], writer: &str, now: UnixNanos) -> Result<Local, ConfigureError> {
+        let plan = Plan::parse(plan_json).map_err(|e| ConfigureError::Plan(Box::new(e)))?;
+        let plan = Rc::new(Compiled::new(plan));
+        let mut owners: Vec<Owner> =
+            (0..plan.plan.shards).map(|_| Owner::new(&plan.plan, plan.key, writer)).collect();
+        owners.iter_mut().for_each(|o| o.begin(now));
+        Ok(Local {
+            plan,
+            owners,
+            scratch: Scratch::default(),
+            pending: BTreeMap::new(),
+            next_token: 0,
+            tally: Tally::default(),
+            errors: 0,
+            unanswered: 0,
+            writer: writer.to_owned(),
+        })
+    }
+
+    /// Put another plan in force. A refused one leaves the old one; requests that are on their way finish under theirs.
+    pub fn configure(&mut self, plan_json: &[u8]) -> Result<u64, ConfigureError> {
+        let plan = Plan::parse(plan_json).map_err(|e| ConfigureError::Plan(Box::new(e)))?;
+        if plan.shards != self.plan.plan.shards {
+            return Err(ConfigureError::Shards { running: self.plan.plan.shards, asked: plan.shards });
+        }
+        let plan = Rc::new(Compiled::new(plan));
+        for owner in &mut self.owners {
+            owner.configure(&plan.plan, plan.key, &self.writer);
+        }
+        self.plan = plan;
+        Ok(self.plan.plan.version)
+    }
+
+    /// Scan one batch. An error says that the batch is not OTLP: forward it as it came.
+    pub fn process(
+        &mut self,
+        tenant: &[u8],
+        sender: &[u8],
+        body: &[u8],
+        now: UnixNanos,
+    ) -> Result<Processed, WireError> {
+        let batch = Batch { body, tenant, sender, arrived: now };
+        let tally = match flow(&self.plan, &batch, &mut self.scratch) {
+            Ok(tally) => tally,
+            Err(e) => {
+                self.errors = self.errors.saturating_add(1);
+                return Err(e);
+            }
+        };
+        self.tally.add(&tally);
+        let edits = self.scratch.edits();
+        let edited = if edits.is_empty() {
+            None
+        } else {
+            let mut out = Vec::new();
+            // Edits are made in order by construction; were they not, the batch passes as it came and nothing is folded.
+            edits.apply(body, &mut out).ok().map(|()| out)
+        };
+        self.next_token = self.next_token.saturating_add(1);
+        if edited.is_some() {
+            let messages = self.scratch.messages(self.plan.key, now).collect();
+            self.pending.insert(self.next_token, messages);
+        }
+        Ok(Processed { token: self.next_token, body: edited, tally })
+    }
+
+    /// The upstream has answered, or never will.
+    pub fn settle(&mut self, token: u64, how: Settled, now: UnixNanos) {
+        let Some(messages) = self.pending.remove(&token) else { return };
+        match how {
+            Settled::Accepted => {
+                for (shard, message) in messages {
+                    if let Some(owner) = self.owners.get_mut(shard) {
+                        // A message of our own that cannot be read is counted by the owner.
+                        let _ = owner.fold(&message, now);
+                    }
+                }
+            }
+            Settled::Refused => {}
+            Settled::Unanswered => self.unanswered = self.unanswered.saturating_add(1),
+        }
+    }
+
+    /// The clock went on.
+    pub fn tick(&mut self, now: UnixNanos) {
+        self.owners.iter_mut().for_each(|o| o.tick(now));
+    }
+
+    /// The next emission that may be sent, with the shard that answers for it.
+    pub fn next_emission(&mut self, now: UnixNanos) -> Option<(usize, &Emission)> {
+        self.owners.iter_mut().enumerate().find_map(|(shard, o)| o.next_emission(now).map(|e| (shard, e)))
+    }
+
+    /// What the upstream said to an emission.
+    pub fn answer(&mut self, shard: usize, sequence: u64, answer: Answer, now: UnixNanos) {
+        if let Some(owner) = self.owners.get_mut(shard) {
+            owner.answer(sequence, answer, now);
+        }
+    }
+
+    /// The owners, for their books.
+    pub fn owners(&self) -> &[Owner] {
+        &self.owners
+    }
+
+    /// All owners' pages in one.
+    pub fn page(&self) -> Page {
+        let mut sum = Page::default();
+        self.owners.iter().for_each(|o| sum.add(&o.ledger().sum()));
+        sum
+    }
+
+    /// What came in.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Batches that could not be read.
+    pub fn errors(&self) -> u64 {
+        self.errors
+    }
+
+    /// Requests that never got an answer.
+    pub fn unanswered(&self) -> u64 {
+        self.unanswered
+    }
+}

@@ -1,1 +1,443 @@
-//! Skeleton.
+//! The owner of a shard: records in, emissions out. The lower line of the picture in `docs/architecture.md`.
+//!
+//! ```text
+//! message ──▶ streams (what is new?) ──▶ series (which windows?) ──▶ due windows close ──▶ outbox ──▶ answers ──▶ ledger
+//! ```
+//!
+//! One owner per shard and embedder process, however many workers scan. `now` is the embedder's clock and comes in with every
+//! call; it is never allowed to run backwards here. Under `clock: event` (tests) `now` follows the newest point instead.
+//!
+//! Invariants: a message changes nothing or all that it says; increments in = acknowledged + in the outbox + open, always
+//! ([`Owner::balance`]); memory is bounded by the plan's limits; a plan never rebuilds state, a new hash key does.
+
+use crate::amount::Amount;
+use crate::emit::{Answer, Emission, Entry, Labels, Outbox};
+use crate::ledger::Ledger;
+use crate::limits::SWEEP_SLOTS;
+use crate::record::{Message, Record, RecordError, Temporality};
+use crate::series::{Head, Series, SeriesTable};
+use crate::stream::{Cumulative, Delta, Increment, Nothing, Watch};
+use crate::table::{Keep, StreamTable};
+use crate::units::UnixNanos;
+use crate::window::Windows;
+use phoenix_plan::{Clock, Plan};
+use std::collections::BTreeMap;
+
+/// What an owner takes from a plan.
+#[derive(Clone, Debug, PartialEq)]
+struct Settings {
+    clock: Clock,
+    key: u64,
+    mark_label: String,
+    writer_label: String,
+    writer: String,
+    margin_ns: u64,
+    expiry_ns: u64,
+    emission_bytes_max: usize,
+    backlog_bytes_max: usize,
+}
+
+/// Folds the records of one shard.
+pub struct Owner {
+    settings: Settings,
+    began: Option<UnixNanos>,
+    now: UnixNanos,
+    /// The clock at the last closing: windows that had closed by then take nothing more.
+    closed_at: UnixNanos,
+    forgotten: UnixNanos,
+    cumulative: StreamTable<Cumulative>,
+    delta: StreamTable<Delta>,
+    series: SeriesTable,
+    /// Windows by the time at which they close: slot of the series, end of the window.
+    due: BTreeMap<UnixNanos, Vec<(u32, UnixNanos)>>,
+    outbox: Outbox,
+    ledger: Ledger,
+    slots: Vec<Option<u32>>,
+}
+
+impl Owner {
+    /// An owner that has seen nothing. `key` is the fingerprint of the plan's hash key, `writer` who we are when the plan
+    /// does not say.
+    pub fn new(plan: &Plan, key: u64, writer: &str) -> Owner {
+        Owner {
+            settings: settings(plan, key, writer),
+            began: None,
+            now: UnixNanos(0),
+            closed_at: UnixNanos(0),
+            forgotten: UnixNanos(0),
+            cumulative: StreamTable::new(plan.limits.streams_max),
+            delta: StreamTable::new(plan.limits.delta_streams_max),
+            series: SeriesTable::new(plan.limits.series_max),
+            due: BTreeMap::new(),
+            outbox: Outbox::default(),
+            ledger: Ledger::default(),
+            slots: Vec::new(),
+        }
+    }
+
+    /// Begin to watch, if that has not happened: from now on a stream may be seen to be born.
+    pub fn begin(&mut self, now: UnixNanos) {
+        if self.settings.clock == Clock::Wall {
+            self.began.get_or_insert(now);
+            self.now = self.now.max(now);
+        }
+    }
+
+    /// A new plan. State stays, whatever the plan says, but for a new hash key: then every stream is a stranger again.
+    pub fn configure(&mut self, plan: &Plan, key: u64, writer: &str) {
+        let new = settings(plan, key, writer);
+        if new.key != self.settings.key {
+            self.cumulative.clear();
+            self.delta.clear();
+            self.began = None;
+            for s in self.series.iter_mut() {
+                s.streams = 0;
+            }
+        }
+        if (&new.writer, &new.writer_label, &new.mark_label)
+            != (&self.settings.writer, &self.settings.writer_label, &self.settings.mark_label)
+        {
+            self.series.iter_mut().for_each(Series::reopen);
+        }
+        self.settings = new;
+        self.cumulative.set_max(plan.limits.streams_max);
+        self.delta.set_max(plan.limits.delta_streams_max);
+        self.series.set_max(plan.limits.series_max);
+    }
+
+    /// Fold a message of records. An error says that nothing of it was folded.
+    pub fn fold(&mut self, message: &[u8], now: UnixNanos) -> Result<(), RecordError> {
+        let read = Message::read(message).and_then(|m| {
+            m.heads().try_for_each(|h| h.map(drop))?;
+            m.records().try_for_each(|r| r.map(drop))?;
+            Ok(m)
+        });
+        let message = match read {
+            Ok(m) => m,
+            Err(e) => {
+                self.ledger.unreadable = self.ledger.unreadable.saturating_add(1);
+                return Err(e);
+            }
+        };
+        if message.key != self.settings.key {
+            let records = u64::try_from(message.len()).unwrap_or(u64::MAX);
+            self.ledger.foreign_key = self.ledger.foreign_key.saturating_add(records);
+            return Ok(());
+        }
+        match self.settings.clock {
+            Clock::Wall => {
+                self.begin(message.arrived);
+                self.close_due(now);
+                self.fold_records(&message, message.arrived);
+            }
+            Clock::Event => {
+                let newest =
+                    message.records().flatten().map(|r| r.observation.time).max().unwrap_or_default();
+                self.now = self.now.max(newest);
+                self.began.get_or_insert(self.now);
+                self.fold_records(&message, self.now);
+                self.close_due(self.now);
+            }
+        }
+        Ok(())
+    }
+
+    fn fold_records(&mut self, message: &Message<'_>, arrived: UnixNanos) {
+        let mut slots = core::mem::take(&mut self.slots);
+        slots.clear();
+        for head in message.heads().flatten() {
+            let (series, ledger) = (&mut self.series, &mut self.ledger);
+            slots.push(series.slot_of(head.id, || Series::new(&head, ledger.page_of(head.metric))));
+            if let Some(series) = slots.last().copied().flatten().and_then(|slot| series.get_mut(slot)) {
+                // A plan may change width and delay of a series that lives on.
+                series.windows = Windows::new(head.width_ns, head.delay_ns);
+            }
+        }
+        let watch = Watch {
+            began: self.began.unwrap_or_default(),
+            arrived,
+            margin_ns: self.settings.margin_ns,
+            forgotten: self.forgotten,
+        };
+        for record in message.records().flatten() {
+            let at = usize::try_from(record.series).unwrap_or(usize::MAX);
+            match slots.get(at).copied().flatten() {
+                Some(slot) => self.fold_record(&record, slot, &watch),
+                None => {
+                    let head = message.heads().nth(at).and_then(Result::ok);
+                    let page = self.ledger.page_of(head.map(|h| h.metric).unwrap_or_default());
+                    let page = self.ledger.page(page);
+                    page.records = page.records.saturating_add(1);
+                    page.refused = page.refused.saturating_add(1);
+                }
+            }
+        }
+        self.slots = slots;
+    }
+
+    fn fold_record(&mut self, record: &Record, slot: u32, watch: &Watch) {
+        let found = match record.temporality {
+            Temporality::Cumulative => self.observe_cumulative(record, slot, watch),
+            Temporality::Delta => self.observe_delta(record, slot),
+        };
+        let touched_s = seconds(self.now);
+        let Some(series) = self.series.get_mut(slot) else { return };
+        series.touched_s = touched_s;
+        let page = self.ledger.page(series.page);
+        page.records = page.records.saturating_add(1);
+        match found {
+            Observed::Carried => page.carried = page.carried.saturating_add(1),
+            Observed::Full => page.refused = page.refused.saturating_add(1),
+            Observed::Nothing(why) => page.nothing(why),
+            Observed::Increment(inc) => {
+                page.folded = page.folded.saturating_add(1);
+                page.resets = page.resets.saturating_add(u64::from(inc.reset));
+                page.increments_in.add(inc.amount);
+                let windows = series.windows;
+                let boundary = windows.closed_before(self.closed_at);
+                let due = &mut self.due;
+                let mut late = false;
+                windows.split(inc.amount, inc.from, inc.to, boundary, |part| {
+                    late |= part.late;
+                    if series.add(&part) {
+                        let at = windows.closes_at(part.window);
+                        due.entry(at).or_default().push((slot, windows.end_of(part.window)));
+                    }
+                });
+                page.late = page.late.saturating_add(u64::from(late));
+            }
+        }
+    }
+
+    fn observe_cumulative(&mut self, record: &Record, slot: u32, watch: &Watch) -> Observed {
+        let touched_s = seconds(self.now);
+        if let Some(at) = self.cumulative.get(&record.stream)
+            && let Some(state) = self.cumulative.state_mut(at)
+        {
+            state.touched_s = touched_s;
+            let before = state.series();
+            if before != slot {
+                state.set_series(slot);
+                move_stream(&mut self.series, before, slot);
+            }
+            if record.carried {
+                state.carried(&record.observation);
+                return Observed::Carried;
+            }
+            return state.next(&record.observation).into();
+        }
+        let (mut state, first) = Cumulative::first(&record.observation, watch, slot);
+        state.touched_s = touched_s;
+        if self.cumulative.insert(record.stream, state).is_err() {
+            return Observed::Full;
+        }
+        if let Some(series) = self.series.get_mut(slot) {
+            series.streams = series.streams.saturating_add(1);
+        }
+        if record.carried { Observed::Carried } else { first.into() }
+    }
+
+    fn observe_delta(&mut self, record: &Record, slot: u32) -> Observed {
+        let touched_s = seconds(self.now);
+        let at = match self.delta.get(&record.stream) {
+            Some(at) => at,
+            None => {
+                let Ok(at) = self.delta.insert(record.stream, Delta::new(slot)) else {
+                    return Observed::Full;
+                };
+                if let Some(series) = self.series.get_mut(slot) {
+                    series.streams = series.streams.saturating_add(1);
+                }
+                at
+            }
+        };
+        let Some(state) = self.delta.state_mut(at) else { return Observed::Full };
+        state.touched_s = touched_s;
+        let before = state.series;
+        if before != slot {
+            state.series = slot;
+            move_stream(&mut self.series, before, slot);
+        }
+        let found = state.next(&record.observation);
+        if record.carried { Observed::Carried } else { found.into() }
+    }
+
+    /// The clock went on: close what is due, look for streams that have gone.
+    pub fn tick(&mut self, now: UnixNanos) {
+        if self.settings.clock == Clock::Wall {
+            self.close_due(now);
+        }
+        self.forget_silent();
+    }
+
+    /// Close every window that is due, unless the backlog is full: then windows stay open and grow, and nothing is lost.
+    fn close_due(&mut self, now: UnixNanos) {
+        self.now = self.now.max(now);
+        while let Some(entry) = self.due.first_entry() {
+            let closes_at = *entry.key();
+            if closes_at > self.now || self.outbox.bytes() >= self.settings.backlog_bytes_max {
+                break;
+            }
+            let list = entry.remove();
+            self.close_windows(&list);
+            self.closed_at = self.closed_at.max(closes_at);
+        }
+        if self.due.first_key_value().is_none_or(|(at, _)| *at > self.now) {
+            self.closed_at = self.closed_at.max(self.now);
+        }
+    }
+
+    fn close_windows(&mut self, list: &[(u32, UnixNanos)]) {
+        let began = self.began.unwrap_or_default();
+        let mut entries: Vec<Entry> = Vec::with_capacity(list.len());
+        for &(slot, end) in list {
+            if let Some(series) = self.series.get_mut(slot)
+                && let Some(closed) = series.close(end, began)
+            {
+                entries.push(Entry { slot, id: series.id, closed });
+            }
+        }
+        let points: Vec<(&Head, Entry)> =
+            entries.into_iter().filter_map(|e| Some((&self.series.get(e.slot)?.head, e))).collect();
+        let s = &self.settings;
+        let labels = Labels { mark: &s.mark_label, writer: &s.writer_label, writer_value: &s.writer };
+        self.outbox.pack(points, &labels, s.emission_bytes_max);
+    }
+
+    /// Forget streams that have been silent for longer than the plan's expiry, a few slots a tick; then series without streams.
+    fn forget_silent(&mut self) {
+        let now_s = seconds(self.now);
+        let expiry_s = u32::try_from(self.settings.expiry_ns / 1_000_000_000).unwrap_or(u32::MAX);
+        let silent = |touched_s: u32| now_s.saturating_sub(touched_s) > expiry_s;
+        let (series, forgotten) = (&mut self.series, &mut self.forgotten);
+        self.cumulative.sweep(SWEEP_SLOTS, |_, state| {
+            if !silent(state.touched_s) {
+                return Keep::Keep;
+            }
+            *forgotten = (*forgotten).max(state.last());
+            leave(series, state.series());
+            Keep::Remove
+        });
+        self.delta.sweep(SWEEP_SLOTS, |_, state| {
+            if !silent(state.touched_s) {
+                return Keep::Keep;
+            }
+            leave(series, state.series);
+            Keep::Remove
+        });
+        let waits = !self.outbox.is_empty();
+        series.sweep(SWEEP_SLOTS, |s| s.streams == 0 && s.is_idle() && silent(s.touched_s) && !waits);
+    }
+
+    /// The next emission that may be sent now. It counts as in flight from here.
+    pub fn next_emission(&mut self, now: UnixNanos) -> Option<&Emission> {
+        self.outbox.next(now)
+    }
+
+    /// Everything that has no definite answer yet, oldest first.
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// What the upstream said to an emission. A refusal puts its increments back into the oldest open windows.
+    pub fn answer(&mut self, sequence: u64, answer: Answer, now: UnixNanos) {
+        let Some(emission) = self.outbox.answer(sequence, answer, now) else { return };
+        if answer == Answer::Refused {
+            self.ledger.emissions_refused = self.ledger.emissions_refused.saturating_add(1);
+        }
+        for entry in &emission.entries {
+            let Some(series) = self.series.get_mut(entry.slot).filter(|s| s.id == entry.id) else { continue };
+            if answer == Answer::Accepted {
+                let page = self.ledger.page(series.page);
+                page.emitted = page.emitted.saturating_add(1);
+                page.increments_out.merge(&entry.closed.amount);
+                continue;
+            }
+            let windows = series.windows;
+            let window = windows.closed_before(self.closed_at).max(windows.start_of(entry.closed.time));
+            if series.take_back(&entry.closed, window) {
+                let due = self.due.entry(windows.closes_at(window)).or_default();
+                due.push((entry.slot, windows.end_of(window)));
+            }
+        }
+    }
+
+    /// The embedder has dropped all calls without telling: what was in flight is sent again.
+    pub fn forget_flights(&mut self) {
+        self.outbox.forget_flights();
+    }
+
+    /// The books.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Streams that are remembered.
+    pub fn streams(&self) -> usize {
+        self.cumulative.len().saturating_add(self.delta.len())
+    }
+
+    /// Folded series.
+    pub fn series(&self) -> usize {
+        self.series.len()
+    }
+
+    /// (increments in, acknowledged, in the outbox, open): the first is the sum of the others, or a total is off.
+    pub fn balance(&self) -> (Amount, Amount, Amount, Amount) {
+        let sum = self.ledger.sum();
+        let (mut waiting, mut open) = (Amount::default(), Amount::default());
+        self.outbox.iter().flat_map(|e| e.entries.iter()).for_each(|e| waiting.merge(&e.closed.amount));
+        self.series.iter().for_each(|s| open.merge(&s.open_amount()));
+        (sum.increments_in, sum.increments_out, waiting, open)
+    }
+}
+
+/// What a record turned out to be.
+enum Observed {
+    Increment(Increment),
+    Nothing(Nothing),
+    Carried,
+    Full,
+}
+
+impl From<Result<Increment, Nothing>> for Observed {
+    fn from(r: Result<Increment, Nothing>) -> Observed {
+        match r {
+            Ok(inc) => Observed::Increment(inc),
+            Err(why) => Observed::Nothing(why),
+        }
+    }
+}
+
+fn settings(plan: &Plan, key: u64, writer: &str) -> Settings {
+    let bytes = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+    Settings {
+        clock: plan.clock,
+        key,
+        mark_label: plan.mark_label.clone(),
+        writer_label: plan.writer_label.clone(),
+        writer: plan.writer.clone().unwrap_or_else(|| writer.to_owned()),
+        margin_ns: plan.first_sample_margin.as_nanos(),
+        expiry_ns: plan.stream_expiry.as_nanos(),
+        emission_bytes_max: bytes(plan.limits.emission_bytes_max),
+        backlog_bytes_max: bytes(plan.limits.backlog_bytes_max),
+    }
+}
+
+/// Whole seconds, modulo 2³².
+fn seconds(t: UnixNanos) -> u32 {
+    u32::try_from((t.0 / 1_000_000_000) & u64::from(u32::MAX)).unwrap_or(0)
+}
+
+fn move_stream(series: &mut SeriesTable, from: u32, to: u32) {
+    leave(series, from);
+    if let Some(s) = series.get_mut(to) {
+        s.streams = s.streams.saturating_add(1);
+    }
+}
+
+fn leave(series: &mut SeriesTable, slot: u32) {
+    if let Some(s) = series.get_mut(slot) {
+        s.streams = s.streams.saturating_sub(1);
+    }
+}

@@ -1,1 +1,418 @@
-//! Skeleton.
+//! Records: what a worker sends to the fold. One message per batch and shard; versioned, compact, self-describing.
+//!
+//! A message holds a dictionary of the series that its points fold into, then one fixed-size record per point. Everything the
+//! fold needs stands in it (also window, delay and temporality), so the owner needs no rule of the plan to fold it and a
+//! message can be kept in a journal. Integers are little-endian.
+//!
+//! ```text
+//! header   magic "PHXR" · version u16 · zero u16 · key fingerprint u64 · arrived u64 · series u32 · records u32
+//! series   length u32 · identity 16 · width_ns u64 · delay_ns u64 · output u8 · then, each with its length u32:
+//!          tenant · metric name · mark · resource · resource schema · scope · scope schema · metric head · attributes
+//! record   stream 16 · series u32 · flags u8 · start u64 · time u64 · value u64                             (45 bytes)
+//! ```
+//!
+//! `resource`, `scope`, `metric head` and `attributes` are protobuf as the emission needs it: the body of a `Resource`, the
+//! body of an `InstrumentationScope`, the name/description/unit fields of a `Metric`, the `attributes` fields of a
+//! `NumberDataPoint`. Refuses: another magic or version, lengths past the end, indices outside the dictionary.
+
+use crate::amount::Number;
+use crate::hash::Identity;
+use crate::stream::Observation;
+use crate::units::UnixNanos;
+
+const MAGIC: [u8; 4] = *b"PHXR";
+/// Version of the format; a reader refuses any other.
+pub const VERSION: u16 = 1;
+const HEADER_BYTES: usize = 32;
+/// Bytes of one record: 16 + 4 + 1 + 8 + 8 + 8.
+pub const RECORD_BYTES: usize = 45;
+/// Where the flags of a record stand.
+const FLAGS_AT: usize = 20;
+
+const FLAG_DOUBLE: u8 = 1;
+const FLAG_DELTA: u8 = 2;
+const FLAG_CARRIED: u8 = 4;
+
+/// Temporality of a sum, in or out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Temporality {
+    /// Each point is an increment.
+    Delta,
+    /// Each point is a total since the start time.
+    Cumulative,
+}
+
+/// Everything the fold needs to know about a series. Borrowed: from the batch when written, from the message when read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeriesHead<'a> {
+    /// Identity of the series.
+    pub id: Identity,
+    /// Width of a window in nanoseconds.
+    pub width_ns: u64,
+    /// How long after its end a window stays open.
+    pub delay_ns: u64,
+    /// Temporality of the emitted points.
+    pub output: Temporality,
+    /// Tenant, as its header gave it.
+    pub tenant: &'a [u8],
+    /// Metric name, for the ledger.
+    pub metric: &'a [u8],
+    /// What was folded, for the mark label.
+    pub mark: &'a [u8],
+    /// Body of the kept `Resource`.
+    pub resource: &'a [u8],
+    /// Schema URL of the resource.
+    pub resource_schema: &'a [u8],
+    /// Body of the `InstrumentationScope`.
+    pub scope: &'a [u8],
+    /// Schema URL of the scope.
+    pub scope_schema: &'a [u8],
+    /// `name`, `description` and `unit` fields of the `Metric`.
+    pub metric_head: &'a [u8],
+    /// Kept `attributes` fields of the data point, sorted by key.
+    pub attributes: &'a [u8],
+}
+
+/// One point on its way to the fold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Record {
+    /// Identity of the stream.
+    pub stream: Identity,
+    /// Index into the message's dictionary.
+    pub series: u32,
+    /// Temporality of the stream.
+    pub temporality: Temporality,
+    /// The point went to the upstream raw; the fold only moves its baseline.
+    pub carried: bool,
+    /// Times and value.
+    pub observation: Observation,
+}
+
+/// Why a message cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordError {
+    /// Not a message of this format and version.
+    Foreign,
+    /// A length or an index points outside the message.
+    Malformed,
+}
+
+/// Collects the records of one batch for one shard.
+#[derive(Default)]
+pub struct Writer {
+    heads: Vec<u8>,
+    heads_count: u32,
+    records: Vec<u8>,
+    records_count: u32,
+}
+
+impl Writer {
+    /// Forget everything, keep the memory.
+    pub fn clear(&mut self) {
+        self.heads.clear();
+        self.heads_count = 0;
+        self.records.clear();
+        self.records_count = 0;
+    }
+
+    /// Nothing recorded?
+    pub fn is_empty(&self) -> bool {
+        self.records_count == 0
+    }
+
+    /// Number of records.
+    pub fn len(&self) -> u32 {
+        self.records_count
+    }
+
+    /// Add a series to the dictionary; its index.
+    pub fn series(&mut self, h: &SeriesHead<'_>) -> u32 {
+        let at = self.heads.len();
+        let out = &mut self.heads;
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&h.id.0.to_le_bytes());
+        out.extend_from_slice(&h.width_ns.to_le_bytes());
+        out.extend_from_slice(&h.delay_ns.to_le_bytes());
+        out.push(match h.output {
+            Temporality::Delta => 0,
+            Temporality::Cumulative => 1,
+        });
+        for part in [
+            h.tenant,
+            h.metric,
+            h.mark,
+            h.resource,
+            h.resource_schema,
+            h.scope,
+            h.scope_schema,
+            h.metric_head,
+            h.attributes,
+        ] {
+            put_len(out, part.len());
+            out.extend_from_slice(part);
+        }
+        let len = u32::try_from(out.len().saturating_sub(at).saturating_sub(4)).unwrap_or(u32::MAX);
+        if let Some(slot) = out.get_mut(at..at.saturating_add(4)) {
+            slot.copy_from_slice(&len.to_le_bytes());
+        }
+        let index = self.heads_count;
+        self.heads_count = self.heads_count.saturating_add(1);
+        index
+    }
+
+    /// Add a record.
+    pub fn record(&mut self, r: &Record) {
+        let (double, bits) = r.observation.value.to_bits();
+        let mut flags = if double { FLAG_DOUBLE } else { 0 };
+        if r.temporality == Temporality::Delta {
+            flags |= FLAG_DELTA;
+        }
+        if r.carried {
+            flags |= FLAG_CARRIED;
+        }
+        let out = &mut self.records;
+        out.extend_from_slice(&r.stream.0.to_le_bytes());
+        out.extend_from_slice(&r.series.to_le_bytes());
+        out.push(flags);
+        out.extend_from_slice(&r.observation.start.0.to_le_bytes());
+        out.extend_from_slice(&r.observation.time.0.to_le_bytes());
+        out.extend_from_slice(&bits.to_le_bytes());
+        self.records_count = self.records_count.saturating_add(1);
+    }
+
+    /// The message. `key` is the fingerprint of the hash key, `arrived` when the batch came in.
+    pub fn finish(&self, key: u64, arrived: UnixNanos, out: &mut Vec<u8>) {
+        out.reserve(HEADER_BYTES.saturating_add(self.heads.len()).saturating_add(self.records.len()));
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&[0; 2]);
+        out.extend_from_slice(&key.to_le_bytes());
+        out.extend_from_slice(&arrived.0.to_le_bytes());
+        out.extend_from_slice(&self.heads_count.to_le_bytes());
+        out.extend_from_slice(&self.records_count.to_le_bytes());
+        out.extend_from_slice(&self.heads);
+        out.extend_from_slice(&self.records);
+    }
+}
+
+fn put_len(out: &mut Vec<u8>, len: usize) {
+    out.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes());
+}
+
+/// A message, read in place.
+#[derive(Clone, Copy)]
+pub struct Message<'a> {
+    /// Fingerprint of the hash key under which identities were made.
+    pub key: u64,
+    /// When the batch came in, by the worker's clock.
+    pub arrived: UnixNanos,
+    heads_count: u32,
+    heads: &'a [u8],
+    records: &'a [u8],
+}
+
+impl<'a> Message<'a> {
+    /// Read the header and find the two parts.
+    pub fn read(bytes: &'a [u8]) -> Result<Message<'a>, RecordError> {
+        let mut c = Cursor(bytes);
+        if c.array::<4>()? != MAGIC || u16::from_le_bytes(c.array()?) != VERSION {
+            return Err(RecordError::Foreign);
+        }
+        c.array::<2>()?;
+        let key = c.u64()?;
+        let arrived = UnixNanos(c.u64()?);
+        let heads_count = c.u32()?;
+        let tail = usize::try_from(c.u32()?).ok().and_then(|n| n.checked_mul(RECORD_BYTES));
+        let middle = tail.and_then(|tail| c.0.len().checked_sub(tail)).ok_or(RecordError::Malformed)?;
+        let heads = c.take(middle)?;
+        Ok(Message { key, arrived, heads_count, heads, records: c.0 })
+    }
+
+    /// Mark every record of an encoded message as carried raw.
+    pub fn mark_carried(bytes: &mut [u8]) -> Result<(), RecordError> {
+        let tail = Message::read(bytes)?.records.len();
+        let at = bytes.len().checked_sub(tail).ok_or(RecordError::Malformed)?;
+        for record in bytes.get_mut(at..).unwrap_or_default().chunks_exact_mut(RECORD_BYTES) {
+            if let Some(flags) = record.get_mut(FLAGS_AT) {
+                *flags |= FLAG_CARRIED;
+            }
+        }
+        Ok(())
+    }
+
+    /// The dictionary, in order.
+    pub fn heads(&self) -> impl Iterator<Item = Result<SeriesHead<'a>, RecordError>> + use<'a> {
+        let mut c = Cursor(self.heads);
+        (0..self.heads_count).map(move |_| c.head())
+    }
+
+    /// Number of records.
+    pub fn len(&self) -> usize {
+        self.records.len().checked_div(RECORD_BYTES).unwrap_or(0)
+    }
+
+    /// Nothing in it?
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// The records, in order. The index of each lies within the dictionary.
+    pub fn records(&self) -> impl Iterator<Item = Result<Record, RecordError>> + use<'a> {
+        let heads_count = self.heads_count;
+        self.records.chunks_exact(RECORD_BYTES).map(move |bytes| {
+            let record = Cursor(bytes).record()?;
+            if record.series < heads_count { Ok(record) } else { Err(RecordError::Malformed) }
+        })
+    }
+}
+
+/// Reads forward; every step may fail, none may panic.
+struct Cursor<'a>(&'a [u8]);
+
+impl<'a> Cursor<'a> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8], RecordError> {
+        let (head, rest) = self.0.split_at_checked(len).ok_or(RecordError::Malformed)?;
+        self.0 = rest;
+        Ok(head)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
+        let (head, rest) = self.0.split_first_chunk().ok_or(RecordError::Malformed)?;
+        self.0 = rest;
+        Ok(*head)
+    }
+
+    fn u32(&mut self) -> Result<u32, RecordError> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, RecordError> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn part(&mut self) -> Result<&'a [u8], RecordError> {
+        let len = usize::try_from(self.u32()?).map_err(|_| RecordError::Malformed)?;
+        self.take(len)
+    }
+
+    fn head(&mut self) -> Result<SeriesHead<'a>, RecordError> {
+        let mut c = Cursor(self.part()?);
+        Ok(SeriesHead {
+            id: Identity(u128::from_le_bytes(c.array()?)),
+            width_ns: c.u64()?,
+            delay_ns: c.u64()?,
+            output: match c.array::<1>()? {
+                [0] => Temporality::Delta,
+                [1] => Temporality::Cumulative,
+                _ => return Err(RecordError::Malformed),
+            },
+            tenant: c.part()?,
+            metric: c.part()?,
+            mark: c.part()?,
+            resource: c.part()?,
+            resource_schema: c.part()?,
+            scope: c.part()?,
+            scope_schema: c.part()?,
+            metric_head: c.part()?,
+            attributes: c.part()?,
+        })
+    }
+
+    fn record(&mut self) -> Result<Record, RecordError> {
+        let stream = Identity(u128::from_le_bytes(self.array()?));
+        let series = self.u32()?;
+        let [flags] = self.array::<1>()?;
+        let (start, time, bits) = (UnixNanos(self.u64()?), UnixNanos(self.u64()?), self.u64()?);
+        Ok(Record {
+            stream,
+            series,
+            temporality: if flags & FLAG_DELTA != 0 { Temporality::Delta } else { Temporality::Cumulative },
+            carried: flags & FLAG_CARRIED != 0,
+            observation: Observation {
+                start,
+                time,
+                value: Number::from_bits(flags & FLAG_DOUBLE != 0, bits),
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message() -> Vec<u8> {
+        let mut w = Writer::default();
+        let head = |n: u128| SeriesHead {
+            id: Identity(n),
+            width_ns: 15,
+            delay_ns: 60,
+            output: Temporality::Cumulative,
+            tenant: b"t",
+            metric: b"m",
+            mark: b"pod",
+            resource: b"r",
+            resource_schema: b"",
+            scope: b"s",
+            scope_schema: b"x",
+            metric_head: b"h",
+            attributes: b"a",
+        };
+        assert_eq!((w.series(&head(7)), w.series(&head(8))), (0, 1));
+        for (series, temporality, value) in
+            [(0, Temporality::Cumulative, Number::Int(-5)), (1, Temporality::Delta, Number::Double(2.5))]
+        {
+            let observation = Observation { start: UnixNanos(1), time: UnixNanos(u64::MAX), value };
+            w.record(&Record {
+                stream: Identity(u128::MAX - 3),
+                series,
+                temporality,
+                carried: false,
+                observation,
+            });
+        }
+        let mut out = Vec::new();
+        w.finish(99, UnixNanos(42), &mut out);
+        out
+    }
+
+    #[test]
+    fn round_trip() {
+        let bytes = message();
+        let m = Message::read(&bytes).unwrap();
+        assert_eq!((m.key, m.arrived, m.len()), (99, UnixNanos(42), 2));
+        let heads: Vec<_> = m.heads().map(Result::unwrap).collect();
+        assert_eq!((heads.len(), heads[1].id, heads[1].mark), (2, Identity(8), &b"pod"[..]));
+        let records: Vec<_> = m.records().map(Result::unwrap).collect();
+        assert_eq!(records[0].observation.value, Number::Int(-5));
+        assert_eq!((records[1].temporality, records[1].series), (Temporality::Delta, 1));
+        assert_eq!(records[1].observation.time, UnixNanos(u64::MAX));
+    }
+
+    #[test]
+    fn carried_marks_all() {
+        let mut bytes = message();
+        Message::mark_carried(&mut bytes).unwrap();
+        assert!(Message::read(&bytes).unwrap().records().all(|r| r.unwrap().carried));
+    }
+
+    #[test]
+    fn every_truncation_and_flip_is_an_error_or_a_message() {
+        let whole = message();
+        for len in 0..whole.len() {
+            let cut = &whole[..len];
+            if let Ok(m) = Message::read(cut) {
+                let ok = m.heads().all(|h| h.is_ok()) && m.records().all(|r| r.is_ok());
+                assert!(!ok, "a message cut at {len} was read as a whole one");
+            }
+        }
+        for at in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 0xff;
+            if let Ok(m) = Message::read(&flipped) {
+                m.heads().for_each(drop);
+                m.records().for_each(drop);
+            }
+        }
+    }
+}

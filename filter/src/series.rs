@@ -1,1 +1,450 @@
-//! Skeleton.
+//! The folded series: identity, open windows, running total (DESIGN §3.2, §3.6).
+//!
+//! A series holds what its emission needs as encoded bytes, so that a closed window becomes OTLP without looking anything up.
+//! Windows are open cells sorted by time; closing one moves its amount into the running total.
+
+use crate::amount::{Amount, Number};
+use crate::hash::Identity;
+use crate::identify::ById;
+use crate::ledger::PageId;
+use crate::limits::OPEN_WINDOWS_MAX;
+use crate::record::{SeriesHead, Temporality};
+use crate::units::UnixNanos;
+use crate::window::{Part, Windows};
+
+/// An open window of a series.
+#[derive(Clone, Copy, Debug)]
+struct Cell {
+    window: UnixNanos,
+    end: UnixNanos,
+    amount: Amount,
+}
+
+/// What of a [`SeriesHead`] an emission needs, owned. Ordered as an emission is: what shares a message stands together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Head {
+    /// Tenant.
+    pub tenant: Box<[u8]>,
+    /// Body of the `Resource`.
+    pub resource: Box<[u8]>,
+    /// Its schema URL.
+    pub resource_schema: Box<[u8]>,
+    /// Body of the `InstrumentationScope`.
+    pub scope: Box<[u8]>,
+    /// Its schema URL.
+    pub scope_schema: Box<[u8]>,
+    /// `name`, `description`, `unit` fields.
+    pub metric_head: Box<[u8]>,
+    /// Temporality of the output.
+    pub output: Temporality,
+    /// Kept `attributes` fields.
+    pub attributes: Box<[u8]>,
+    /// What was folded.
+    pub mark: Box<[u8]>,
+}
+
+/// One folded series.
+pub struct Series {
+    /// Identity.
+    pub id: Identity,
+    /// What its points look like.
+    pub head: Head,
+    /// Its windows.
+    pub windows: Windows,
+    /// Its page in the ledger.
+    pub page: PageId,
+    /// Streams that fold into it now.
+    pub streams: u32,
+    /// When a record last came, in seconds of the embedder's clock.
+    pub touched_s: u32,
+    cells: Vec<Cell>,
+    total: Amount,
+    start: UnixNanos,
+    emitted_to: UnixNanos,
+    opening: bool,
+}
+
+/// A window that closed: everything a data point says.
+#[derive(Clone, Copy, Debug)]
+pub struct Closed {
+    /// When the zero point that opens the series is due, if it is.
+    pub zero_at: Option<UnixNanos>,
+    /// Start time of the point.
+    pub start: UnixNanos,
+    /// Its time: the end of the window.
+    pub time: UnixNanos,
+    /// Its value.
+    pub value: Number,
+    /// The window's own increment, for the books.
+    pub amount: Amount,
+}
+
+impl Series {
+    /// A series without a window.
+    pub fn new(h: &SeriesHead<'_>, page: PageId) -> Series {
+        Series {
+            id: h.id,
+            head: Head {
+                tenant: h.tenant.into(),
+                resource: h.resource.into(),
+                resource_schema: h.resource_schema.into(),
+                scope: h.scope.into(),
+                scope_schema: h.scope_schema.into(),
+                metric_head: h.metric_head.into(),
+                output: h.output,
+                attributes: h.attributes.into(),
+                mark: h.mark.into(),
+            },
+            windows: Windows::new(h.width_ns, h.delay_ns),
+            page,
+            streams: 0,
+            touched_s: 0,
+            cells: Vec::new(),
+            total: Amount::default(),
+            start: UnixNanos(0),
+            emitted_to: UnixNanos(0),
+            opening: true,
+        }
+    }
+
+    /// Add a part of an increment. Says whether its window was not open before.
+    pub fn add(&mut self, part: &Part) -> bool {
+        self.cell(part.window, |amount| amount.add(part.amount))
+    }
+
+    /// Put an amount back into the window that starts at `window`. Says whether that window was not open before.
+    fn put(&mut self, window: UnixNanos, back: &Amount) -> bool {
+        self.cell(window, |amount| amount.merge(back))
+    }
+
+    fn cell(&mut self, window: UnixNanos, change: impl FnOnce(&mut Amount)) -> bool {
+        let at = self.cells.partition_point(|c| c.end <= window);
+        if let Some(cell) = self.cells.get_mut(at)
+            && cell.window <= window
+        {
+            change(&mut cell.amount);
+            return false;
+        }
+        let end = self.windows.end_of(window);
+        if let Some(cell) = self.cells.get_mut(at)
+            && cell.end <= end
+        {
+            // A plan made windows wider while a narrower one is open: never two points at one time.
+            cell.window = window;
+            change(&mut cell.amount);
+            return false;
+        }
+        let mut amount = Amount::default();
+        change(&mut amount);
+        self.cells.insert(at, Cell { window, end, amount });
+        if self.cells.len() > OPEN_WINDOWS_MAX {
+            self.join_oldest();
+        }
+        true
+    }
+
+    /// The two oldest windows become one: an emission less, no increment lost.
+    fn join_oldest(&mut self) {
+        let oldest = self.cells.remove(0);
+        if let Some(next) = self.cells.first_mut() {
+            next.amount.merge(&oldest.amount);
+            next.window = oldest.window;
+        }
+    }
+
+    /// No window open?
+    pub fn is_idle(&self) -> bool {
+        self.cells.is_empty()
+    }
+
+    /// What is open.
+    pub fn open_amount(&self) -> Amount {
+        let mut sum = Amount::default();
+        for cell in &self.cells {
+            sum.merge(&cell.amount);
+        }
+        sum
+    }
+
+    /// Close the window that ends at `end`. `began` is when the owner began to watch: a series never starts before that
+    /// if it can be helped, so that it cannot reach back into the time of a predecessor of the same name.
+    pub fn close(&mut self, end: UnixNanos, began: UnixNanos) -> Option<Closed> {
+        let at = self.cells.iter().position(|c| c.end == end)?;
+        let cell = self.cells.remove(at);
+        match self.head.output {
+            Temporality::Delta => Some(self.close_delta(&cell)),
+            Temporality::Cumulative => Some(self.close_cumulative(&cell, began)),
+        }
+    }
+
+    fn close_delta(&mut self, cell: &Cell) -> Closed {
+        let value = representable(&cell.amount);
+        self.emitted_to = cell.end;
+        Closed { zero_at: None, start: cell.window, time: cell.end, value, amount: cell.amount }
+    }
+
+    fn close_cumulative(&mut self, cell: &Cell, began: UnixNanos) -> Closed {
+        let from = if began > cell.window && began < cell.end { began } else { cell.window };
+        let from = from.max(self.emitted_to);
+        let mut zero_at = None;
+        if self.opening {
+            self.opening = false;
+            self.start = from;
+            // The end of the last emission of an earlier life of this series may fall on the same instant.
+            zero_at = (from > self.emitted_to && from < cell.end).then_some(from);
+        }
+        self.total.merge(&cell.amount);
+        let value = match self.total.number() {
+            Some(v) => v,
+            None => {
+                // Outgrown what the wire can carry exactly: a new start time, counting from this window.
+                self.start = from;
+                self.total = cell.amount;
+                representable(&cell.amount)
+            }
+        };
+        self.emitted_to = cell.end;
+        Closed { zero_at, start: self.start, time: cell.end, value, amount: cell.amount }
+    }
+
+    /// A point of this series was refused for good: its increment goes back into the window at `window`, and if it came with the
+    /// zero point and nothing later has been emitted, the series opens again. Says whether that window was not open before.
+    pub fn take_back(&mut self, refused: &Closed, window: UnixNanos) -> bool {
+        if self.head.output == Temporality::Cumulative {
+            self.total.take(&refused.amount);
+            if refused.zero_at.is_some() && self.emitted_to == refused.time {
+                self.opening = true;
+                self.emitted_to = UnixNanos(0);
+            }
+        }
+        self.put(window, &refused.amount)
+    }
+
+    /// Begin anew with a zero point and a new start time at the next window (the writer changed, say).
+    pub fn reopen(&mut self) {
+        self.opening = true;
+        self.total = Amount::default();
+    }
+}
+
+/// A window's own amount as a number: integers that outgrow i64 and doubles beyond 2^53 lose their last bits here, and only here.
+fn representable(amount: &Amount) -> Number {
+    amount.number().unwrap_or_else(|| Number::Double(amount.to_f64()))
+}
+
+/// Slots of series, found by identity. Bounded by `max`.
+pub struct SeriesTable {
+    slots: Vec<Option<Series>>,
+    free: Vec<u32>,
+    index: ById<u32>,
+    max: u32,
+    hand: u32,
+}
+
+impl SeriesTable {
+    /// An empty table for at most `max` series.
+    pub fn new(max: u32) -> SeriesTable {
+        SeriesTable { slots: Vec::new(), free: Vec::new(), index: ById::default(), max, hand: 0 }
+    }
+
+    /// Change the bound; series beyond it stay.
+    pub fn set_max(&mut self, max: u32) {
+        self.max = max;
+    }
+
+    /// Number of series.
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// None at all?
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// The slot of a series; `new` makes it when it is not there. `None` when the table is full.
+    pub fn slot_of(&mut self, id: Identity, new: impl FnOnce() -> Series) -> Option<u32> {
+        if let Some(slot) = self.index.get(&id) {
+            return Some(*slot);
+        }
+        if self.index.len() >= usize::try_from(self.max).unwrap_or(usize::MAX) {
+            return None;
+        }
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => {
+                let slot = u32::try_from(self.slots.len()).ok()?;
+                self.slots.push(None);
+                slot
+            }
+        };
+        *self.slots.get_mut(usize::try_from(slot).ok()?)? = Some(new());
+        self.index.insert(id, slot);
+        Some(slot)
+    }
+
+    /// The series in a slot.
+    pub fn get(&self, slot: u32) -> Option<&Series> {
+        self.slots.get(usize::try_from(slot).ok()?)?.as_ref()
+    }
+
+    /// The series in a slot, to change.
+    pub fn get_mut(&mut self, slot: u32) -> Option<&mut Series> {
+        self.slots.get_mut(usize::try_from(slot).ok()?)?.as_mut()
+    }
+
+    /// All of them.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Series> {
+        self.slots.iter_mut().flatten()
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Series> {
+        self.slots.iter().flatten()
+    }
+
+    /// Look at the next `budget` slots and free those that `gone` says are gone.
+    pub fn sweep(&mut self, budget: usize, gone: impl Fn(&Series) -> bool) {
+        for _ in 0..budget.min(self.slots.len()) {
+            let at = usize::try_from(self.hand).unwrap_or(0);
+            let Some(slot) = self.slots.get_mut(at) else {
+                self.hand = 0;
+                continue;
+            };
+            if slot.as_ref().is_some_and(&gone)
+                && let Some(series) = slot.take()
+            {
+                self.index.remove(&series.id);
+                self.free.push(self.hand);
+            }
+            self.hand = self.hand.wrapping_add(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Ledger;
+
+    fn series(output: Temporality) -> Series {
+        let head = SeriesHead {
+            id: Identity(1),
+            width_ns: 10,
+            delay_ns: 0,
+            output,
+            tenant: b"",
+            metric: b"m",
+            mark: b"",
+            resource: b"",
+            resource_schema: b"",
+            scope: b"",
+            scope_schema: b"",
+            metric_head: b"",
+            attributes: b"",
+        };
+        Series::new(&head, Ledger::default().page_of(b"m"))
+    }
+
+    fn add(s: &mut Series, window: u64, amount: Number) {
+        s.add(&Part { window: UnixNanos(window), amount, late: false });
+    }
+
+    /// A closed window as `start-time:value`, `z@t` in front when a zero point opens it.
+    fn close(s: &mut Series, end: u64) -> String {
+        let Some(c) = s.close(UnixNanos(end), UnixNanos(0)) else { return "-".into() };
+        let zero = c.zero_at.map(|z| format!("z@{} ", z.0)).unwrap_or_default();
+        let value = match c.value {
+            Number::Int(v) => format!("{v}"),
+            Number::Double(v) => format!("{v:?}"),
+        };
+        format!("{zero}{}-{}:{value}", c.start.0, c.time.0)
+    }
+
+    #[test]
+    fn cumulative_opens_with_zero_and_never_falls() {
+        let mut s = series(Temporality::Cumulative);
+        add(&mut s, 10, Number::Int(3));
+        add(&mut s, 20, Number::Int(4));
+        add(&mut s, 10, Number::Int(1));
+        assert_eq!(close(&mut s, 20), "z@10 10-20:4");
+        assert_eq!(close(&mut s, 30), "10-30:8");
+        assert_eq!(close(&mut s, 40), "-", "a window without a record has no point");
+        add(&mut s, 50, Number::Int(0));
+        assert_eq!(close(&mut s, 60), "10-60:8");
+    }
+
+    #[test]
+    fn delta_says_its_window() {
+        let mut s = series(Temporality::Delta);
+        add(&mut s, 10, Number::Double(0.5));
+        assert_eq!(close(&mut s, 20), "10-20:0.5");
+        add(&mut s, 20, Number::Double(0.25));
+        assert_eq!(close(&mut s, 30), "20-30:0.25");
+    }
+
+    #[test]
+    fn beyond_the_wire_a_new_start() {
+        let mut s = series(Temporality::Cumulative);
+        add(&mut s, 10, Number::Int(i64::MAX));
+        assert_eq!(close(&mut s, 20), format!("z@10 10-20:{}", i64::MAX));
+        add(&mut s, 20, Number::Int(5));
+        assert_eq!(close(&mut s, 30), "20-30:5");
+        add(&mut s, 30, Number::Int(2));
+        assert_eq!(close(&mut s, 40), "20-40:7");
+    }
+
+    #[test]
+    fn a_refused_opening_opens_again() {
+        let mut s = series(Temporality::Cumulative);
+        add(&mut s, 10, Number::Int(3));
+        let c = s.close(UnixNanos(20), UnixNanos(0)).unwrap();
+        assert!(c.zero_at.is_some());
+        s.take_back(&c, UnixNanos(20));
+        assert_eq!(close(&mut s, 30), "z@20 20-30:3", "the increment comes back behind a new zero point");
+        add(&mut s, 30, Number::Int(2));
+        let refused = s.close(UnixNanos(40), UnixNanos(0)).unwrap();
+        s.take_back(&refused, UnixNanos(40));
+        assert_eq!(close(&mut s, 50), "20-50:5", "a series that is open stays open");
+    }
+
+    #[test]
+    fn began_inside_the_window_moves_the_start() {
+        let mut s = series(Temporality::Cumulative);
+        add(&mut s, 10, Number::Int(3));
+        let c = s.close(UnixNanos(20), UnixNanos(14)).unwrap();
+        assert_eq!((c.start.0, c.zero_at), (14, Some(UnixNanos(14))));
+    }
+
+    #[test]
+    fn too_many_windows_join_and_lose_nothing() {
+        let mut s = series(Temporality::Delta);
+        for k in 0..(OPEN_WINDOWS_MAX as u64 + 10) {
+            add(&mut s, k * 10, Number::Int(1));
+        }
+        assert_eq!(s.cells.len(), OPEN_WINDOWS_MAX);
+        assert_eq!(s.open_amount().int(), OPEN_WINDOWS_MAX as i128 + 10);
+        assert_eq!(close(&mut s, 110), "0-110:11");
+        add(&mut s, 110, Number::Int(1));
+        assert_eq!(close(&mut s, 120), "110-120:2");
+    }
+
+    #[test]
+    fn table_is_bounded_and_reuses_slots() {
+        let mut t = SeriesTable::new(2);
+        let make = |n: u128| {
+            move || {
+                let mut s = series(Temporality::Delta);
+                s.id = Identity(n);
+                s
+            }
+        };
+        assert_eq!(t.slot_of(Identity(1), make(1)), Some(0));
+        assert_eq!(t.slot_of(Identity(2), make(2)), Some(1));
+        assert_eq!(t.slot_of(Identity(1), make(1)), Some(0));
+        assert_eq!(t.slot_of(Identity(3), make(3)), None);
+        t.sweep(10, |s| s.id == Identity(1));
+        assert_eq!(t.slot_of(Identity(3), make(3)), Some(0));
+        assert_eq!(t.len(), 2);
+    }
+}

@@ -226,12 +226,15 @@ fn chi_square(hasher: &Hasher, cell: impl Fn(Identity) -> u64, bits: u32) -> f64
     filled.iter().map(|got| (f64::from(*got) - mean).powi(2) / mean).sum()
 }
 
+/// Some bits of an identity, at the low end.
+type Slice = fn(Identity) -> u64;
+
 #[test]
 fn bits_that_tables_and_shards_use_are_uniform() {
     for hasher in hashers(3) {
         for bits in [1, 4, 10] {
             let freedom = f64::from((1_u32 << bits) - 1);
-            let slices: [(&str, fn(Identity) -> u64); 6] = [
+            let slices: [(&str, Slice); 6] = [
                 ("low", |id| id.low()),
                 ("high", |id| id.high()),
                 ("top", |id| (id.high() >> 32).reverse_bits() >> 32),

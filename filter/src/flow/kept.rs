@@ -1,0 +1,235 @@
+//! What a fold keeps of a point, and the dictionary of the series that a batch folds into.
+//!
+//! A series is identified by what is kept: tenant, promoted and kept resource attributes, scope, metric, output temporality, kept
+//! point attributes, and the mark. Its first point of a batch writes it into the dictionary of its shard; the others find it by
+//! identity. A series whose labels cannot be written (broken UTF-8, a key given twice, one of our own labels) is remembered as
+//! such, and its points pass untouched.
+
+use crate::decode::{KeyValue, Metric, Run, Scope};
+use crate::hash::{Domain, Identity};
+use crate::identify::{self, ById};
+use crate::record::{SeriesHead, Temporality, Writer};
+use crate::route::{Compiled, Fold};
+use crate::wire::{Span, WireError, put_bytes_field};
+use phoenix_plan::Labels;
+
+/// Everything about a point but its own attributes.
+pub struct Kept<'a> {
+    pub plan: &'a Compiled,
+    pub fold: &'a Fold,
+    pub labels: &'a Labels,
+    /// Index of the rule.
+    pub rule: usize,
+    pub resource: Run,
+    pub resource_schema: Span,
+    /// The scope's body.
+    pub scope: Span,
+    pub scope_schema: Span,
+    pub scope_id: Identity,
+    pub metric: &'a Metric,
+    pub output: Temporality,
+    pub tenant: &'a [u8],
+    pub tenant_id: Identity,
+}
+
+/// Where a series stands: shard, and index in that shard's dictionary.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    pub shard: usize,
+    pub index: u32,
+}
+
+/// What [`Dictionary::place`] found.
+pub struct Found {
+    /// Identity of all attributes of the point, for its stream.
+    pub attributes_id: Identity,
+    /// Place of its series; `None` when it cannot be written.
+    pub place: Option<Place>,
+}
+
+/// A resource as a rule keeps it.
+struct KeptResource {
+    rule: usize,
+    id: Identity,
+    body: Option<Vec<u8>>,
+}
+
+/// The series of one batch.
+#[derive(Default)]
+pub struct Dictionary {
+    places: ById<Option<Place>>,
+    resources: Vec<KeptResource>,
+    /// Identity of a series but for its point attributes, by rule; valid within one metric.
+    bases: Vec<(usize, Identity)>,
+    attributes: Vec<KeyValue>,
+    body: Vec<u8>,
+    head: Vec<u8>,
+}
+
+impl Dictionary {
+    pub fn clear(&mut self) {
+        self.places.clear();
+        self.enter_resource();
+    }
+
+    /// The walk went into another resource.
+    pub fn enter_resource(&mut self) {
+        self.resources.clear();
+        self.enter_metric();
+    }
+
+    /// The walk went into another metric.
+    pub fn enter_metric(&mut self) {
+        self.bases.clear();
+    }
+
+    /// Find the series of a point, or write it down.
+    pub fn place(
+        &mut self,
+        buf: &[u8],
+        kept: &Kept<'_>,
+        attributes: &Run,
+        writers: &mut [Writer],
+    ) -> Result<Found, WireError> {
+        let h = &kept.plan.hasher;
+        let mut series = self.base(buf, kept)?;
+        let mut attributes_id = Identity::ZERO;
+        self.attributes.clear();
+        let mut it = attributes.attributes(buf);
+        while let Some(kv) = it.next()? {
+            let id = identify::attribute(h, Domain::Attribute, buf, &kv)?;
+            attributes_id = attributes_id.plus(id);
+            if kept.labels.keeps_attribute(kv.key.bytes(buf)) {
+                series = series.plus(id);
+                self.attributes.push(kv);
+            }
+        }
+        let place = match self.places.get(&series) {
+            Some(place) => *place,
+            None => {
+                let place = self.write(buf, kept, series, writers)?;
+                self.places.insert(series, place);
+                place
+            }
+        };
+        Ok(Found { attributes_id, place })
+    }
+
+    /// Identity of a series but for its point attributes.
+    fn base(&mut self, buf: &[u8], kept: &Kept<'_>) -> Result<Identity, WireError> {
+        if let Some((_, id)) = self.bases.iter().find(|(rule, _)| *rule == kept.rule) {
+            return Ok(*id);
+        }
+        let h = &kept.plan.hasher;
+        let metric = identify::metric(h, buf, kept.metric.name, kept.metric.unit, kept.output);
+        let at = self.resource(buf, kept)?;
+        let resource = self.resources.get(at).map(|r| r.id).unwrap_or_default();
+        let id = kept.tenant_id.plus(resource).plus(kept.scope_id).plus(metric).plus(kept.fold.mark_id);
+        self.bases.push((kept.rule, id));
+        Ok(id)
+    }
+
+    /// The resource as the rule keeps it: index into `resources`.
+    fn resource(&mut self, buf: &[u8], kept: &Kept<'_>) -> Result<usize, WireError> {
+        if let Some(at) = self.resources.iter().position(|r| r.rule == kept.rule) {
+            return Ok(at);
+        }
+        let mut id = Identity::ZERO;
+        self.attributes.clear();
+        let mut it = kept.resource.attributes(buf);
+        while let Some(kv) = it.next()? {
+            let key = kv.key.bytes(buf);
+            if kept.labels.keeps_resource(key) && kept.plan.plan.promotes_resource(key) {
+                id = id.plus(identify::attribute(&kept.plan.hasher, Domain::Resource, buf, &kv)?);
+                self.attributes.push(kv);
+            }
+        }
+        let mut body = Vec::new();
+        let writable = put_sorted(buf, kept, &mut self.attributes, &mut body)?;
+        self.resources.push(KeptResource { rule: kept.rule, id, body: writable.then_some(body) });
+        Ok(self.resources.len().saturating_sub(1))
+    }
+
+    /// Write a series into the dictionary of its shard, if it can be written.
+    fn write(
+        &mut self,
+        buf: &[u8],
+        kept: &Kept<'_>,
+        id: Identity,
+        writers: &mut [Writer],
+    ) -> Result<Option<Place>, WireError> {
+        self.body.clear();
+        if !put_sorted(buf, kept, &mut self.attributes, &mut self.body)? || !is_text(buf, kept)? {
+            return Ok(None);
+        }
+        let at = self.resource(buf, kept)?;
+        let Some(resource) = self.resources.get(at).and_then(|r| r.body.as_deref()) else { return Ok(None) };
+        self.head.clear();
+        let m = kept.metric;
+        for (number, span) in [(1, m.name), (2, m.description), (3, m.unit)] {
+            if !span.is_empty() {
+                put_bytes_field(&mut self.head, number, span.bytes(buf));
+            }
+        }
+        let shards = u64::try_from(writers.len()).unwrap_or(1).max(1);
+        let shard = usize::try_from(id.low().checked_rem(shards).unwrap_or(0)).unwrap_or(0);
+        let Some(writer) = writers.get_mut(shard) else { return Ok(None) };
+        let index = writer.series(&SeriesHead {
+            id,
+            width_ns: kept.fold.width_ns,
+            delay_ns: kept.fold.delay_ns,
+            output: kept.output,
+            tenant: kept.tenant,
+            metric: m.name.bytes(buf),
+            mark: &kept.fold.mark,
+            resource,
+            resource_schema: kept.resource_schema.bytes(buf),
+            scope: kept.scope.bytes(buf),
+            scope_schema: kept.scope_schema.bytes(buf),
+            metric_head: &self.head,
+            attributes: &self.body,
+        });
+        Ok(Some(Place { shard, index }))
+    }
+}
+
+/// Copy the attributes sorted by key, whole fields with their tags. False when they cannot be written.
+fn put_sorted(
+    buf: &[u8],
+    kept: &Kept<'_>,
+    list: &mut [KeyValue],
+    out: &mut Vec<u8>,
+) -> Result<bool, WireError> {
+    list.sort_by(|a, b| a.key.bytes(buf).cmp(b.key.bytes(buf)));
+    let ours = [kept.plan.plan.mark_label.as_bytes(), kept.plan.plan.writer_label.as_bytes()];
+    let mut before: Option<&[u8]> = None;
+    for kv in list.iter() {
+        let key = kv.key.bytes(buf);
+        let text = core::str::from_utf8(key).is_ok() && identify::is_text(buf, &kv.value, 1)?;
+        if !text || before == Some(key) || ours.contains(&key) {
+            return Ok(false);
+        }
+        before = Some(key);
+        out.extend_from_slice(kv.field.bytes(buf));
+    }
+    Ok(true)
+}
+
+/// Is everything else that the emission copies text?
+fn is_text(buf: &[u8], kept: &Kept<'_>) -> Result<bool, WireError> {
+    let scope = Scope::read(buf, kept.scope)?;
+    let m = kept.metric;
+    let plain =
+        [m.name, m.description, m.unit, scope.name, scope.version, kept.resource_schema, kept.scope_schema];
+    if plain.iter().any(|span| core::str::from_utf8(span.bytes(buf)).is_err()) {
+        return Ok(false);
+    }
+    let mut it = scope.attributes.attributes(buf);
+    while let Some(kv) = it.next()? {
+        let text = core::str::from_utf8(kv.key.bytes(buf)).is_ok() && identify::is_text(buf, &kv.value, 1)?;
+        if !text {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,91 @@
+//! The engine end to end, in one instance: OTLP in, OTLP out, totals exact.
+
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest as Request;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::metrics::v1::{
+    Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric::Data, number_data_point::Value as V,
+};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use phoenix_filter::emit::Answer;
+use phoenix_filter::local::{Local, Settled};
+use phoenix_filter::units::UnixNanos;
+use prost::Message;
+
+const S: u64 = 1_000_000_000;
+
+const PLAN: &str = r#"{"schema":1,"version":1,"hash_key":"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
+ "writer":"w","first_sample_margin":"0s",
+ "rules":[{"name":"r","metric":{"exact":"requests"},"pipeline":"optimized",
+   "fold":{"labels":{"drop":{"resource":["pod"]}},"window":"10s","delay":"10s"}}]}"#;
+
+fn kv(key: &str, value: &str) -> KeyValue {
+    KeyValue {
+        key: key.into(),
+        value: Some(AnyValue { value: Some(Value::StringValue(value.into())) }),
+        ..Default::default()
+    }
+}
+
+fn batch(pod: &str, metric: &str, start: u64, time: u64, value: i64) -> Vec<u8> {
+    let point = NumberDataPoint {
+        attributes: vec![kv("route", "/cart")],
+        start_time_unix_nano: start * S,
+        time_unix_nano: time * S,
+        value: Some(V::AsInt(value)),
+        ..Default::default()
+    };
+    let sum = Sum { data_points: vec![point], aggregation_temporality: 2, is_monotonic: true };
+    let metric = Metric { name: metric.into(), data: Some(Data::Sum(sum)), ..Default::default() };
+    let scope = ScopeMetrics { metrics: vec![metric], ..Default::default() };
+    let resource =
+        Resource { attributes: vec![kv("pod", pod), kv("service.name", "shop")], ..Default::default() };
+    let rm = ResourceMetrics { resource: Some(resource), scope_metrics: vec![scope], ..Default::default() };
+    Request { resource_metrics: vec![rm] }.encode_to_vec()
+}
+
+#[test]
+fn two_pods_become_one_series() {
+    let mut engine = Local::new(PLAN.as_bytes(), "x", UnixNanos(100 * S)).unwrap();
+    for (pod, start, time, value) in
+        [("a", 150, 160, 5), ("b", 150, 161, 7), ("a", 150, 170, 11), ("b", 150, 171, 8)]
+    {
+        let now = UnixNanos(time * S);
+        let done = engine.process(b"t", b"", &batch(pod, "requests", start, time, value), now).unwrap();
+        assert_eq!(done.body.as_deref(), Some(&[][..]), "nothing is left of it");
+        engine.settle(done.token, Settled::Accepted, now);
+    }
+    engine.tick(UnixNanos(300 * S));
+    let mut out = Vec::new();
+    while let Some((shard, emission)) = engine.next_emission(UnixNanos(300 * S)) {
+        let (sequence, body) = (emission.sequence, emission.body.to_vec());
+        out.push(Request::decode(&body[..]).unwrap());
+        engine.answer(shard, sequence, Answer::Accepted, UnixNanos(300 * S));
+    }
+    let mut got = Vec::new();
+    for rm in out.iter().flat_map(|r| &r.resource_metrics) {
+        assert_eq!(rm.resource.as_ref().unwrap().attributes, [kv("service.name", "shop")]);
+        for m in rm.scope_metrics.iter().flat_map(|s| &s.metrics) {
+            let Some(Data::Sum(sum)) = &m.data else { panic!() };
+            for p in &sum.data_points {
+                assert_eq!(
+                    p.attributes,
+                    [kv("route", "/cart"), kv("phoenix_folded", "pod"), kv("phoenix_writer", "w")]
+                );
+                let Some(V::AsInt(v)) = p.value else { panic!() };
+                got.push((p.start_time_unix_nano / S, p.time_unix_nano / S, v));
+            }
+        }
+    }
+    assert_eq!(got, [(150, 150, 0), (150, 160, 11), (150, 170, 18), (150, 180, 19)]);
+    let page = engine.page();
+    assert_eq!((page.folded, page.increments_in.int(), page.increments_out.int()), (4, 19, 19));
+}
+
+#[test]
+fn other_metrics_pass_untouched() {
+    let mut engine = Local::new(PLAN.as_bytes(), "x", UnixNanos(100 * S)).unwrap();
+    let body = batch("a", "other", 150, 160, 5);
+    let done = engine.process(b"t", b"", &body, UnixNanos(160 * S)).unwrap();
+    assert!(done.body.is_none());
+    assert_eq!(done.tally.passed, 1);
+}
