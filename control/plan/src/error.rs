@@ -19,7 +19,7 @@ pub struct PlanError {
     /// What is allowed instead, as text.
     pub allowed: String,
     /// Line and column (both from 1) where reading stopped; none when the document was well formed and only a value is refused.
-    pub at: Option<(usize, usize)>,
+    pub at: Option<(u32, u32)>,
 }
 
 impl PlanError {

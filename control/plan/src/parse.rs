@@ -43,15 +43,20 @@ pub fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, PlanError> {
 
 /// A document that is not JSON.
 fn syntax(error: &serde_json::Error, allowed: &str) -> PlanError {
-    PlanError { at: Some((error.line(), error.column())), ..PlanError::of("", "", allowed) }
+    PlanError { at: place(error), ..PlanError::of("", "", allowed) }
+}
+
+/// Line and column of an error; they fit, since `bounds::PLAN_BYTES` do.
+fn place(error: &serde_json::Error) -> Option<(u32, u32)> {
+    Some((u32::try_from(error.line()).ok()?, u32::try_from(error.column()).ok()?))
 }
 
 /// What serde found wrong, in our words.
 fn refusal(json: &[u8], error: &serde_path_to_error::Error<serde_json::Error>) -> PlanError {
     let inner = error.inner();
     let full = inner.to_string();
-    let place = format!(" at line {} column {}", inner.line(), inner.column());
-    let text = full.strip_suffix(&place).unwrap_or(&full);
+    let suffix = format!(" at line {} column {}", inner.line(), inner.column());
+    let text = full.strip_suffix(&suffix).unwrap_or(&full);
     if inner.classify() != Category::Data {
         return syntax(inner, &format!("well-formed JSON ({text})"));
     }
@@ -66,19 +71,22 @@ fn refusal(json: &[u8], error: &serde_path_to_error::Error<serde_json::Error>) -
         _ => allowed,
     };
     let value = match found(&document, &path) {
-        _ if missing => String::new(),
-        None => String::new(),
-        Some(Value::String(key)) if field.ends_with("hash_key") => format!("(hidden, {} bytes)", key.len()),
-        // The key may hide in a list or an object that stands in the wrong place.
-        Some(value)
-            if field.ends_with("hash_key") || (rule.is_none() && (value.is_array() || value.is_object())) =>
-        {
-            (if value.is_array() { "(a list)" } else { "(an object)" }).to_owned()
-        }
-        Some(Value::String(text)) => quote(text),
-        Some(value) => shorten(&value.to_string()),
+        Some(value) if !missing => shown(value, field.ends_with("hash_key"), rule.is_some()),
+        _ => String::new(),
     };
-    PlanError { rule, field, value, allowed, at: Some((inner.line(), inner.column())) }
+    PlanError { rule, field, value, allowed, at: place(inner) }
+}
+
+/// A value as an error may show it. Outside rules a list or an object that stands in the wrong place may hold the hash key.
+fn shown(value: &Value, is_secret: bool, in_rule: bool) -> String {
+    match value {
+        Value::String(key) if is_secret => format!("(hidden, {} bytes)", key.len()),
+        _ if is_secret => "(hidden)".to_owned(),
+        Value::Array(_) if !in_rule => "(a list)".to_owned(),
+        Value::Object(_) if !in_rule => "(an object)".to_owned(),
+        Value::String(text) => quote(text),
+        other => shorten(&other.to_string()),
+    }
 }
 
 /// What is allowed, from serde's text; the path is completed with the field that the text names. The flag says that the fault is
