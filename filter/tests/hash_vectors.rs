@@ -205,3 +205,41 @@ proptest! {
         prop_assert_eq!((u128::from(all.high()) << 64) | u128::from(all.low()), all.0);
     }
 }
+
+/// Prints ns per pair of 10+15 bytes, for `docs/decisions/0001-identity-hash.md`; run it with `--release`.
+#[test]
+#[ignore = "a measurement"]
+fn speed() {
+    use siphasher::sip128::SipHasher13;
+    use std::hint::black_box;
+    let (hasher, key, value) = (Hasher::new(&GOLDEN_KEY), [7; 10], [9; 15]);
+    let measure = |name: &str, hash: &dyn Fn(&[u8], &[u8]) -> u128| {
+        let best = (0..5).map(|_| {
+            let start = std::time::Instant::now();
+            let sum = (0..2_000_000)
+                .fold(0_u128, |sum, _| sum.wrapping_add(hash(black_box(&key), black_box(&value))));
+            black_box(sum);
+            start.elapsed().as_secs_f64() * 500.0
+        });
+        println!("{name:16} {:6.1} ns/pair", best.fold(f64::MAX, f64::min));
+    };
+    let framed = |a: &[u8], b: &[u8]| {
+        let mut frame = [0; 64];
+        frame[0] = 5;
+        frame[1..5].copy_from_slice(&(a.len() as u32).to_le_bytes());
+        frame[5..5 + a.len()].copy_from_slice(a);
+        frame[5 + a.len()..5 + a.len() + b.len()].copy_from_slice(b);
+        (frame, 5 + a.len() + b.len())
+    };
+    measure("ours", &|a, b| hasher.pair(Domain::Attribute, a, b).0);
+    measure("SipHash-1-3-128", &|a, b| {
+        let (mut sip, (frame, len)) = (SipHasher13::new_with_keys(1, 2), framed(a, b));
+        sip.write(&frame[..len]);
+        sip.finish128().as_u128()
+    });
+    measure("SipHash-2-4-128", &|a, b| {
+        let (mut sip, (frame, len)) = (SipHasher24::new_with_keys(1, 2), framed(a, b));
+        sip.write(&frame[..len]);
+        sip.finish128().as_u128()
+    });
+}
