@@ -157,7 +157,7 @@ fn native(place: &Place, verb: &str) -> Command {
 
 fn clippy(place: &Place) -> Result<Verdict> {
     let mut cargo = native(place, "clippy");
-    cargo.args(["--all-targets", "--features", "xtask/componentize", "--", "-Dwarnings"]);
+    cargo.args(["--keep-going", "--all-targets", "--features", "xtask/componentize", "--", "-Dwarnings"]);
     passed(place.run(&mut cargo, BUILD_LIMIT))
 }
 

