@@ -9,7 +9,7 @@
 //! no clock: [`StreamTable::sweep`] walks a hand over the slots, a bounded number per call, and the caller decides.
 //!
 //! Cost: one probe of the index and one read of the entry per look-up, O(1). Bytes per stream: 16 for the identity,
-//! the state, and 5.9 to 11.8 for the index at its load of 85 to 42.5 %. Evidence:
+//! the state, and 6.7 to 13.3 for the index at its load of 75 to 37.5 %. Evidence:
 //! `docs/decisions/0002-stream-table.md`.
 //!
 //! Wrong choice where slots must be told apart from their re-use: a slot is a bare number, and after `remove` the
@@ -22,9 +22,9 @@ use hashbrown::HashTable;
 /// with the table's growth, and a hole left by an old index is filled by many chunks.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Highest load of the index in percent. hashbrown itself goes to 87.5; below 85 a probe stays in one group of tags
-/// nearly always.
-const LOAD_PERCENT: u64 = 85;
+/// Highest load of the index in percent. hashbrown goes to 87.5; the eighth of the buckets between the two is what
+/// marks of removed entries may fill before the index is filled again, so that churn pays few insertions a removal.
+const LOAD_PERCENT: u64 = 75;
 
 /// Smallest index, in buckets: below this hashbrown rounds differently.
 const BUCKETS_MIN: usize = 16;
