@@ -67,7 +67,8 @@ pub fn gateway(addresses: Addresses, ecds: &Path) -> anyhow::Result<String> {
 /// The file is not there, or is not as documented.
 pub fn ecds(module: &Path, plugin_config: &str) -> anyhow::Result<String> {
     let text = replaced(&shipped("envoy/ecds/phoenix.yaml")?, MODULE, &module.display().to_string())?;
-    let (head, _) = text.split_once(PLUGIN_CONFIGURATION).context("envoy/ecds/phoenix.yaml: no `value: |`")?;
+    let (head, _) =
+        text.split_once(PLUGIN_CONFIGURATION).context("envoy/ecds/phoenix.yaml: no `value: |`")?;
     let block: String = plugin_config.lines().map(|line| format!("{INDENT}{line}\n")).collect();
     Ok(format!("{head}{PLUGIN_CONFIGURATION}{block}"))
 }
@@ -78,7 +79,8 @@ pub fn ecds(module: &Path, plugin_config: &str) -> anyhow::Result<String> {
 /// The file is not there, or is not as documented.
 pub fn shipped_plugin_config() -> anyhow::Result<String> {
     let text = shipped("envoy/ecds/phoenix.yaml")?;
-    let (_, block) = text.split_once(PLUGIN_CONFIGURATION).context("envoy/ecds/phoenix.yaml: no `value: |`")?;
+    let (_, block) =
+        text.split_once(PLUGIN_CONFIGURATION).context("envoy/ecds/phoenix.yaml: no `value: |`")?;
     Ok(block.lines().map(|line| format!("{}\n", line.strip_prefix(INDENT).unwrap_or(line))).collect())
 }
 
@@ -100,6 +102,9 @@ pub fn shipped(path: &str) -> anyhow::Result<String> {
 }
 
 fn replaced(text: &str, default: &str, value: &str) -> anyhow::Result<String> {
-    ensure!(text.contains(default), "the shipped configuration does not hold its documented default {default:?}");
+    ensure!(
+        text.contains(default),
+        "the shipped configuration does not hold its documented default {default:?}"
+    );
     Ok(text.replace(default, value))
 }

@@ -95,7 +95,11 @@ impl Envoy {
                     let text = envoy.log();
                     let tail: Vec<&str> = text.lines().rev().take(20).collect();
                     let tail: Vec<&str> = tail.into_iter().rev().collect();
-                    return Err(error.context(format!("Envoy's log ({}):\n{}", log.display(), tail.join("\n"))));
+                    return Err(error.context(format!(
+                        "Envoy's log ({}):\n{}",
+                        log.display(),
+                        tail.join("\n")
+                    )));
                 }
             }
         }
@@ -112,9 +116,10 @@ impl Envoy {
         fs::create_dir_all(&watched).with_context(|| format!("create {}", watched.display()))?;
         let folder = folder.canonicalize()?;
         let watched = watched.canonicalize()?;
-        let module = options.module.canonicalize().with_context(|| {
-            format!("no module at {}: run `cargo xtask build`", options.module.display())
-        })?;
+        let module = options
+            .module
+            .canonicalize()
+            .with_context(|| format!("no module at {}: run `cargo xtask build`", options.module.display()))?;
         let options = EnvoyOptions { module, ..options };
         let addresses = Addresses { listener: free_port()?, admin: free_port()?, upstream: options.upstream };
         fs::write(folder.join("gateway.yaml"), gateway(addresses, &watched)?)?;
@@ -142,7 +147,10 @@ impl Envoy {
                 bail!("Envoy ended while starting: {status}");
             }
             // LIVE comes once listeners are warmed: the module is loaded and configured on every worker.
-            if admin::ask(self.addresses.admin, Method::GET, "/ready").await.is_ok_and(|text| text.contains("LIVE")) {
+            if admin::ask(self.addresses.admin, Method::GET, "/ready")
+                .await
+                .is_ok_and(|text| text.contains("LIVE"))
+            {
                 return Ok(());
             }
             if begin.elapsed() > READY_TIMEOUT {
@@ -194,7 +202,8 @@ impl Envoy {
     /// The admin port does not answer.
     pub async fn pushes(&self) -> anyhow::Result<(i64, i64)> {
         let stats = self.stats("extension_config_discovery").await?;
-        let sum = |end: &str| stats.iter().filter(|(name, _)| name.ends_with(end)).map(|(_, value)| value).sum();
+        let sum =
+            |end: &str| stats.iter().filter(|(name, _)| name.ends_with(end)).map(|(_, value)| value).sum();
         Ok((sum(".config_reload"), sum(".config_fail")))
     }
 
@@ -265,10 +274,12 @@ pub fn usage(pid: u32) -> anyhow::Result<Usage> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name in parentheses may hold spaces; utime and stime are fields 14 and 15, the 12th and 13th after it.
     let (_, rest) = stat.rsplit_once(')').context("/proc/PID/stat")?;
-    let ticks: u64 = rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    let ticks: u64 =
+        rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes: u64 = resident.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0);
+    let kilobytes: u64 =
+        resident.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0);
     Ok(Usage {
         cpu: Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND),
         resident_bytes: kilobytes * 1024,

@@ -18,12 +18,57 @@ fn every_documented_default_is_replaced() {
 #[test]
 fn the_shipped_discovery_file_holds_the_shop_plan() {
     assert_eq!(shipped_plugin_config().unwrap(), shipped("envoy/plan/shop.json").unwrap());
-    let text = ecds(Path::new("target/phoenix/phoenix_envoy.wasm"), &shipped("envoy/plan/shop.json").unwrap());
+    let text =
+        ecds(Path::new("target/phoenix/phoenix_envoy.wasm"), &shipped("envoy/plan/shop.json").unwrap());
     assert_eq!(text.unwrap(), shipped("envoy/ecds/phoenix.yaml").unwrap());
 }
 
 #[test]
 fn the_shop_plan_is_valid() {
     let plan = shop_plugin_config().unwrap()["plan"].to_string();
-    phoenix_plan::Plan::from_json(plan.as_bytes()).unwrap();
+    phoenix_plan::Plan::parse(plan.as_bytes()).unwrap();
+}
+
+/// Start, push, refuse, measure, drain, kill, with the real binary and the built module. `cargo xtask` names both.
+#[tokio::test]
+#[ignore = "needs Envoy ($PHOENIX_ENVOY or PATH) and $PHOENIX_MODULE, default target/phoenix/phoenix_envoy.wasm"]
+async fn a_real_envoy_lives_as_told() {
+    use super::process::find_binary;
+    use super::{Envoy, EnvoyOptions};
+    use crate::shop::{Shop, ShopConfig};
+    use crate::sink::{BooksConfig, Sink};
+    use std::time::Duration;
+
+    let sink = Sink::start(BooksConfig::default()).await.unwrap();
+    let module = std::env::var_os("PHOENIX_MODULE")
+        .map_or_else(|| super::config::project().join("target/phoenix/phoenix_envoy.wasm"), Into::into);
+    let plan = shipped("envoy/plan/shop.json").unwrap();
+    let mut envoy = Envoy::start(EnvoyOptions {
+        binary: find_binary().unwrap(),
+        module,
+        plugin_config: plan.clone(),
+        upstream: sink.address(),
+        workers: 2,
+        folder: None,
+        drain_seconds: 1,
+    })
+    .await
+    .unwrap();
+    let before = envoy.pushes().await.unwrap();
+    envoy.push(&plan.replace("\"version\": 1,", "\"version\": 2,")).unwrap();
+    let mut tries = 0;
+    while envoy.pushes().await.unwrap().0 == before.0 {
+        tries += 1;
+        assert!(tries < 100, "the push was not seen: {before:?} {:?}", envoy.stats("config").await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let second = Duration::from_secs(1);
+    let config = ShopConfig { replicas: 1, length: second, interval: second / 5, ..ShopConfig::default() };
+    let (truth, _) = Shop::open(&config, envoy.address(), BooksConfig::default()).close().await;
+    assert!(truth.exports.acknowledged > 8 && truth.exports.retries == 0, "{:?}", truth.exports);
+    let usage = envoy.usage().unwrap();
+    assert!(usage.resident_bytes > 1 << 20 && usage.cpu > Duration::ZERO, "{usage:?}");
+    envoy.drain().await.unwrap();
+    envoy.kill().await.unwrap();
+    assert!(!envoy.is_running());
 }

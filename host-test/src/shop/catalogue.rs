@@ -21,13 +21,23 @@ pub const SERVICES: [Service; 8] = [
     Service {
         name: "frontend",
         language: "nodejs",
-        routes: &[("GET", "/"), ("GET", "/product/{id}"), ("GET", "/search"), ("GET", "/cart"), ("POST", "/login")],
+        routes: &[
+            ("GET", "/"),
+            ("GET", "/product/{id}"),
+            ("GET", "/search"),
+            ("GET", "/cart"),
+            ("POST", "/login"),
+        ],
         requests_per_second: 90.0,
     },
     Service {
         name: "cart",
         language: "dotnet",
-        routes: &[("GET", "/cart/{user}"), ("POST", "/cart/{user}/items"), ("DELETE", "/cart/{user}/items/{id}")],
+        routes: &[
+            ("GET", "/cart/{user}"),
+            ("POST", "/cart/{user}/items"),
+            ("DELETE", "/cart/{user}/items/{id}"),
+        ],
         requests_per_second: 40.0,
     },
     Service {

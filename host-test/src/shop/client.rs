@@ -121,7 +121,8 @@ impl Client {
                 sleep(backoff).await;
                 backoff *= 2;
             }
-            let answer = timeout(self.answer_timeout, self.attempt(packed.clone())).await.unwrap_or(Answer::None);
+            let answer =
+                timeout(self.answer_timeout, self.attempt(packed.clone())).await.unwrap_or(Answer::None);
             match answer {
                 Answer::Accepted { rejected_points } => {
                     return Outcome { is_acknowledged: true, rejected_points, ..outcome };
@@ -142,7 +143,8 @@ impl Client {
         let (head, body) = response.into_parts();
         let Ok(collected) = body.collect().await else { return Answer::None };
         self.requests_on_connection += 1;
-        let is_worn_out = self.requests_per_connection > 0 && self.requests_on_connection >= self.requests_per_connection;
+        let is_worn_out =
+            self.requests_per_connection > 0 && self.requests_on_connection >= self.requests_per_connection;
         if is_worn_out {
             self.sender = None;
         }
@@ -200,7 +202,9 @@ impl Client {
             Protocol::Http1Gzip => {
                 request.header("content-type", "application/x-protobuf").header("content-encoding", "gzip")
             }
-            Protocol::Http2 => request.header("content-type", "application/x-protobuf").version(Version::HTTP_2),
+            Protocol::Http2 => {
+                request.header("content-type", "application/x-protobuf").version(Version::HTTP_2)
+            }
             Protocol::Grpc => grpc_headers(request),
             Protocol::GrpcGzip => grpc_headers(request).header("grpc-encoding", "gzip"),
         };
@@ -235,7 +239,12 @@ fn http_answer(status: StatusCode, body: &[u8]) -> Answer {
     }
 }
 
-fn grpc_answer(status: StatusCode, headers: &HeaderMap, trailers: Option<&HeaderMap>, body: &Bytes) -> Answer {
+fn grpc_answer(
+    status: StatusCode,
+    headers: &HeaderMap,
+    trailers: Option<&HeaderMap>,
+    body: &Bytes,
+) -> Answer {
     let code = |map: &HeaderMap| map.get("grpc-status").and_then(|v| v.to_str().ok()?.parse::<u32>().ok());
     match trailers.and_then(code).or_else(|| code(headers)) {
         Some(0) if status == StatusCode::OK => {

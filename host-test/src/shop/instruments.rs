@@ -14,8 +14,8 @@ use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
 use opentelemetry_proto::tonic::metrics::v1::summary_data_point::ValueAtQuantile;
 use opentelemetry_proto::tonic::metrics::v1::{
-    ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram, HistogramDataPoint, Metric, Summary,
-    SummaryDataPoint,
+    ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram, HistogramDataPoint, Metric,
+    Summary, SummaryDataPoint,
 };
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -75,7 +75,13 @@ impl Instruments {
             .collect()
     }
 
-    fn draw(&mut self, service: &Service, span: Span, rng: &mut ChaCha8Rng, book: &mut impl FnMut(usize, Increment)) {
+    fn draw(
+        &mut self,
+        service: &Service,
+        span: Span,
+        rng: &mut ChaCha8Rng,
+        book: &mut impl FnMut(usize, Increment),
+    ) {
         let seconds = span.now_ns.saturating_sub(span.last_ns) as f64 / 1e9;
         let requests = (service.requests_per_second * seconds * rng.random_range(0.6..1.4)) as u64;
         for _ in 0..requests {
@@ -128,7 +134,8 @@ impl Instruments {
                 order_revenue(index, span, rng, book)
             }
             "http_active_requests" => {
-                let Data::Sum(mut data) = cumulative(&self.active, span, |key| route_labels(service, key)) else {
+                let Data::Sum(mut data) = cumulative(&self.active, span, |key| route_labels(service, key))
+                else {
                     return None;
                 };
                 data.is_monotonic = false;
@@ -168,7 +175,8 @@ pub fn shape(index: usize) -> Shape {
 }
 
 fn cumulative(streams: &BTreeMap<Key, i64>, span: Span, labels: impl Fn(&Key) -> Vec<KeyValue>) -> Data {
-    let point = |(key, value): (&Key, &i64)| number(labels(key), span.born_ns, span.now_ns, Value::AsInt(*value));
+    let point =
+        |(key, value): (&Key, &i64)| number(labels(key), span.born_ns, span.now_ns, Value::AsInt(*value));
     sum(streams.iter().map(point).collect(), CUMULATIVE, true)
 }
 
@@ -187,19 +195,34 @@ fn route_labels(service: &Service, key: &Key) -> Vec<KeyValue> {
     vec![text("method", method), text("route", route)]
 }
 
-fn cart_items(index: usize, span: Span, rng: &mut ChaCha8Rng, book: &mut impl FnMut(usize, Increment)) -> Data {
+fn cart_items(
+    index: usize,
+    span: Span,
+    rng: &mut ChaCha8Rng,
+    book: &mut impl FnMut(usize, Increment),
+) -> Data {
     let mut points = Vec::new();
     for category in CATEGORIES {
         if rng.random_bool(0.7) {
             let items = rng.random_range(1..400);
             book(index, Increment::Int(i128::from(items)));
-            points.push(number(vec![text("category", category)], span.last_ns, span.now_ns, Value::AsInt(items)));
+            points.push(number(
+                vec![text("category", category)],
+                span.last_ns,
+                span.now_ns,
+                Value::AsInt(items),
+            ));
         }
     }
     sum(points, DELTA, true)
 }
 
-fn order_revenue(index: usize, span: Span, rng: &mut ChaCha8Rng, book: &mut impl FnMut(usize, Increment)) -> Data {
+fn order_revenue(
+    index: usize,
+    span: Span,
+    rng: &mut ChaCha8Rng,
+    book: &mut impl FnMut(usize, Increment),
+) -> Data {
     let mut points = Vec::new();
     for currency in CURRENCIES {
         for payment in PAYMENTS {
@@ -239,7 +262,10 @@ fn query_duration(span: Span, rng: &mut ChaCha8Rng) -> Data {
         positive: Some(Buckets { offset: -60, bucket_counts }),
         ..ExponentialHistogramDataPoint::default()
     };
-    Data::ExponentialHistogram(ExponentialHistogram { data_points: vec![point], aggregation_temporality: DELTA })
+    Data::ExponentialHistogram(ExponentialHistogram {
+        data_points: vec![point],
+        aggregation_temporality: DELTA,
+    })
 }
 
 fn latency(span: Span, rng: &mut ChaCha8Rng) -> Data {

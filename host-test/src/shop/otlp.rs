@@ -29,8 +29,10 @@ pub fn int(key: &str, value: i64) -> KeyValue {
 
 /// An array of strings.
 pub fn array(key: &str, values: &[&str]) -> KeyValue {
-    let values =
-        values.iter().map(|value| AnyValue { value: Some(Value::StringValue((*value).to_owned())) }).collect();
+    let values = values
+        .iter()
+        .map(|value| AnyValue { value: Some(Value::StringValue((*value).to_owned())) })
+        .collect();
     attribute(key, Value::ArrayValue(ArrayValue { values }))
 }
 

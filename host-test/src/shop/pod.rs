@@ -48,7 +48,8 @@ impl Pod {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(u64::from(life.number) + 1);
         let service = &SERVICES[life.service];
-        let name = format!("{}-{:08x}-{:05x}", service.name, rng.random::<u32>(), rng.random_range(0..0xfffff));
+        let name =
+            format!("{}-{:08x}-{:05x}", service.name, rng.random::<u32>(), rng.random_range(0..0xfffff));
         let instance = format!("{:032x}", rng.random::<u128>());
         let resource = Resource {
             attributes: vec![

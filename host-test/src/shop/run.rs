@@ -102,7 +102,8 @@ impl PodTask {
         let mut pod = Pod::new(self.config.seed, &self.life, unix_ns());
         let protocols = &self.config.protocols;
         let protocol = protocols[self.life.number as usize % protocols.len()];
-        let mut client = Client::new(self.address, protocol, &self.config.tenant, self.config.requests_per_connection);
+        let mut client =
+            Client::new(self.address, protocol, &self.config.tenant, self.config.requests_per_connection);
         let mut restarts = self.life.restarts.iter().copied().peekable();
         let mut next = self.life.from + self.life.offset;
         while next < self.life.until {

@@ -51,7 +51,8 @@ pub fn schedule(config: &ShopConfig) -> Vec<Life> {
         lives.push(life);
     }
     for at in every(config.restart_every, config.length) {
-        let alive: Vec<usize> = (0..lives.len()).filter(|&i| lives[i].from < at && at < lives[i].until).collect();
+        let alive: Vec<usize> =
+            (0..lives.len()).filter(|&i| lives[i].from < at && at < lives[i].until).collect();
         if let Some(&chosen) = alive.get(rng.random_range(0..alive.len().max(1))) {
             lives[chosen].restarts.push(at);
         }

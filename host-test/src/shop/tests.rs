@@ -10,12 +10,12 @@ use std::time::Duration;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-fn small() -> ShopConfig {
+pub(crate) fn small() -> ShopConfig {
     ShopConfig { replicas: 1, length: Duration::from_secs(20), ..ShopConfig::default() }
 }
 
 /// Runs the shop in virtual time; `deliver` says how often each acknowledged body reaches the sink.
-fn virtual_run(config: &ShopConfig, deliver: impl Fn(usize) -> usize) -> (Truth, Books) {
+pub(crate) fn virtual_run(config: &ShopConfig, deliver: impl Fn(usize) -> usize) -> (Truth, Books) {
     let mut truth = Truth::new(BooksConfig::default());
     let mut books = Books::new(BooksConfig::default());
     let mut bodies = 0;
@@ -83,7 +83,10 @@ fn restarts_and_deploys_happen() {
 fn a_repeated_body_is_found() {
     let (truth, books) = virtual_run(&small(), |body| if body == 5 { 2 } else { 1 });
     assert!(!books.findings().is_empty());
-    assert_ne!(truth.books.metric("process_memory").unwrap().raw.print, books.metric("process_memory").unwrap().raw.print);
+    assert_ne!(
+        truth.books.metric("process_memory").unwrap().raw.print,
+        books.metric("process_memory").unwrap().raw.print
+    );
 }
 
 #[test]
@@ -92,7 +95,10 @@ fn the_last_body_lost_is_found() {
     let last = whole.bodies as usize - 1;
     let (truth, books) = virtual_run(&small(), |body| usize::from(body != last));
     let differing = differing(&truth, &books);
-    assert!(differing.contains(&"http_requests") && differing.contains(&"process_cpu_seconds"), "{differing:?}");
+    assert!(
+        differing.contains(&"http_requests") && differing.contains(&"process_cpu_seconds"),
+        "{differing:?}"
+    );
 }
 
 #[test]

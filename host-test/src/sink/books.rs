@@ -146,8 +146,13 @@ impl Books {
         for (point, print) in entry.points {
             let is_folded = point.labels.contains_key(&self.config.mark);
             let side = if is_folded { &mut book.folded } else { &mut book.raw };
-            let identity =
-                format!("{}{}{:?}{}", entry.resource_text, entry.scope_text, entry.kind, canonical(&point.labels));
+            let identity = format!(
+                "{}{}{:?}{}",
+                entry.resource_text,
+                entry.scope_text,
+                entry.kind,
+                canonical(&point.labels)
+            );
             side.points += 1;
             side.print.add(print);
             let series = side.series.entry(identity).or_insert_with(|| Series {
@@ -222,7 +227,10 @@ impl Side {
 
     /// Distinct identities as a backend stores them, without the labels in `dropped`.
     pub fn stored(&self, promoted: &[String], dropped: &[String]) -> BTreeSet<String> {
-        self.series.values().map(|series| stored(&series.resource, &series.point, promoted, dropped)).collect()
+        self.series
+            .values()
+            .map(|series| stored(&series.resource, &series.point, promoted, dropped))
+            .collect()
     }
 }
 
@@ -313,7 +321,10 @@ fn read_points(data: Option<Data>) -> (Kind, Vec<Point>) {
         }
         Some(Data::Histogram(data)) => {
             let points = data.data_points.iter();
-            (Kind::Histogram, points.map(|p| other(&p.attributes, p.start_time_unix_nano, p.time_unix_nano)).collect())
+            (
+                Kind::Histogram,
+                points.map(|p| other(&p.attributes, p.start_time_unix_nano, p.time_unix_nano)).collect(),
+            )
         }
         Some(Data::ExponentialHistogram(data)) => {
             let points = data.data_points.iter();
@@ -322,7 +333,10 @@ fn read_points(data: Option<Data>) -> (Kind, Vec<Point>) {
         }
         Some(Data::Summary(data)) => {
             let points = data.data_points.iter();
-            (Kind::Summary, points.map(|p| other(&p.attributes, p.start_time_unix_nano, p.time_unix_nano)).collect())
+            (
+                Kind::Summary,
+                points.map(|p| other(&p.attributes, p.start_time_unix_nano, p.time_unix_nano)).collect(),
+            )
         }
     }
 }

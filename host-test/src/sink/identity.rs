@@ -60,8 +60,10 @@ pub fn canonical(labels: &Labels) -> String {
 /// The identity that a backend stores: the promoted resource attributes, then the point attributes, without `dropped`.
 pub fn stored(resource: &Labels, point: &Labels, promoted: &[String], dropped: &[String]) -> String {
     let keep = |key: &String| !dropped.contains(key);
-    let resource =
-        resource.iter().filter(|(key, _)| promoted.contains(key) && keep(key)).map(|(k, v)| (k.clone(), v.clone()));
+    let resource = resource
+        .iter()
+        .filter(|(key, _)| promoted.contains(key) && keep(key))
+        .map(|(k, v)| (k.clone(), v.clone()));
     let point = point.iter().filter(|(key, _)| keep(key)).map(|(k, v)| (k.clone(), v.clone()));
     format!("{}{}", canonical(&resource.collect()), canonical(&point.collect()))
 }

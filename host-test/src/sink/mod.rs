@@ -5,23 +5,23 @@
 //! engine (values are read by `prost`, bytes by forty lines of field walking), so that an error in one cannot hide in the
 //! other. Refuses: bodies that do not decode (HTTP 400, gRPC 3), and whatever [`Fault`] it was told to refuse.
 
+/// The books: bodies in, metrics, series, totals and anomalies out.
+pub mod books;
 /// Totals without rounding: `i128` for integers, double-double for doubles.
 pub mod exact;
 /// Answers that a bad backend gives, for the next requests.
 pub mod fault;
+/// Framing: gzip and gRPC.
+pub mod frame;
 /// Labels and canonical identities.
 pub mod identity;
 /// Fingerprints of encoded points, independent of order.
 pub mod print;
 /// What one metric received, series by series.
 pub mod series;
-/// The books: bodies in, metrics, series, totals and anomalies out.
-pub mod books;
-/// Framing: gzip and gRPC.
-pub mod frame;
+mod serve;
 /// Top-level protobuf fields of one message, as they lie in the bytes.
 pub mod wire;
-mod serve;
 
 pub use books::{Books, BooksConfig, MetricBook};
 pub use fault::Fault;

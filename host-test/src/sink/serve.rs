@@ -18,7 +18,9 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsPartialSuccess, ExportMetricsServiceResponse};
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsPartialSuccess, ExportMetricsServiceResponse,
+};
 use prost::Message;
 use std::convert::Infallible;
 use std::future::pending;
@@ -156,7 +158,12 @@ impl Sink {
     }
 
     /// The next `count` requests that `matches` accepts meet `fault`.
-    pub fn fail_next_where(&self, count: u64, fault: Fault, matches: impl Fn(&Parts) -> bool + Send + 'static) {
+    pub fn fail_next_where(
+        &self,
+        count: u64,
+        fault: Fault,
+        matches: impl Fn(&Parts) -> bool + Send + 'static,
+    ) {
         self.lock().faults.push(count, fault, matches);
     }
 
@@ -237,7 +244,12 @@ enum Decision {
 }
 
 impl State {
-    fn receive(&mut self, head: &Parts, body: Bytes, trailers: Option<HeaderMap>) -> (Option<Fault>, Decision) {
+    fn receive(
+        &mut self,
+        head: &Parts,
+        body: Bytes,
+        trailers: Option<HeaderMap>,
+    ) -> (Option<Fault>, Decision) {
         let fault = self.faults.take(head);
         self.counts.requests += 1;
         self.counts.faults += u64::from(fault.is_some());
@@ -309,8 +321,10 @@ fn plain(status: StatusCode) -> Response<Body> {
 }
 
 fn success(is_grpc: bool, rejected: i64) -> Response<Body> {
-    let partial_success = (rejected != 0)
-        .then(|| ExportMetricsPartialSuccess { rejected_data_points: rejected, error_message: "rejected".to_owned() });
+    let partial_success = (rejected != 0).then(|| ExportMetricsPartialSuccess {
+        rejected_data_points: rejected,
+        error_message: "rejected".to_owned(),
+    });
     let message = ExportMetricsServiceResponse { partial_success }.encode_to_vec();
     if is_grpc {
         return grpc(0, &message);

@@ -10,8 +10,11 @@ use bytes::Bytes;
 
 /// The run begins at 100; samples are (start, time, value).
 fn check(kind: Kind, samples: &[(u64, u64, i64)], total: i128, anomalies: &[Anomaly]) {
-    let samples =
-        samples.iter().map(|&(start_ns, time_ns, value)| Sample { start_ns, time_ns, value: Value::Int(value) });
+    let samples = samples.iter().map(|&(start_ns, time_ns, value)| Sample {
+        start_ns,
+        time_ns,
+        value: Value::Int(value),
+    });
     let series = Series { kind, resource: Labels::new(), point: Labels::new(), samples: samples.collect() };
     let reading = series.read(100);
     let found: Vec<Anomaly> = reading.anomalies.iter().map(|(anomaly, _)| *anomaly).collect();
@@ -51,7 +54,12 @@ fn delta_sums() {
 
 #[test]
 fn gauges_keep_order() {
-    check(Kind::Gauge, &[(0, 2, 5), (0, 3, 1), (0, 3, 2), (0, 3, 2)], 0, &[Anomaly::OutOfOrder, Anomaly::Repeated]);
+    check(
+        Kind::Gauge,
+        &[(0, 2, 5), (0, 3, 1), (0, 3, 2), (0, 3, 2)],
+        0,
+        &[Anomaly::OutOfOrder, Anomaly::Repeated],
+    );
 }
 
 #[test]
@@ -89,7 +97,9 @@ fn frames_round_trip_and_refuse() {
 #[test]
 fn fields_refuse_what_is_malformed() {
     assert_eq!(fields(&[0x0a, 1, 7, 0x10, 3]).unwrap().len(), 2);
-    for (bytes, at) in [(&[0x0a, 2, 7][..], 0), (&[0x10, 3, 0x0b], 2), (&[0x02, 0], 0), (&[0x10], 0), (&[0xff; 11], 0)] {
+    for (bytes, at) in
+        [(&[0x0a, 2, 7][..], 0), (&[0x10, 3, 0x0b], 2), (&[0x02, 0], 0), (&[0x10], 0), (&[0xff; 11], 0)]
+    {
         assert_eq!(fields(bytes).unwrap_err(), WireError(at), "{bytes:?}");
     }
     let mut books = Books::new(BooksConfig::default());

@@ -1,0 +1,214 @@
+//! From the first port to the verdict.
+//!
+//! In: [`Options`]. Out: an [`Outcome`]. One function reads as the run. After the traffic the demo waits until the last window can have closed, and
+//! then, at most [`GRACE`] longer, for the verdict to hold: a busy machine is slow, not wrong.
+
+use super::judge::{Verdict, WARM_UP_METRIC, judge};
+use super::numbers::{bytes, count};
+use super::progress::Line;
+use super::{Options, summary, table};
+use crate::envoy::process::{Usage, find_binary};
+use crate::envoy::{Envoy, EnvoyOptions, config};
+use crate::shop::client::{Client, Protocol};
+use crate::shop::otlp::{metric, number, text};
+use crate::shop::run::{Progress, unix_ns};
+use crate::shop::{Shop, ShopConfig, Truth};
+use crate::sink::{Books, BooksConfig, Sink};
+use anyhow::{Context as _, ensure};
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
+use opentelemetry_proto::tonic::metrics::v1::{Gauge, ResourceMetrics, ScopeMetrics};
+use phoenix_plan::Plan;
+use prost::Message;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// Between warm-up and traffic: the module takes streams that were born before it began to watch for baselines, with a margin.
+const WARM_UP: Duration = Duration::from_secs(3);
+/// Warm-up requests, each on its own connection, so that every worker very likely gets one.
+const WARM_UP_REQUESTS: u32 = 16;
+/// After a window may close: ticks, the call out, and the scheduling of a busy machine.
+const SETTLE: Duration = Duration::from_secs(2);
+/// How much longer the verdict may take to hold.
+const GRACE: Duration = Duration::from_secs(15);
+/// How often the live line is painted.
+const FRAME: Duration = Duration::from_millis(250);
+/// The stats of the module and of its VM.
+const STATS: &str = "wasmcustom|wasm_vm|wasm%5C.envoy";
+
+/// What a run ended with.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The judgement.
+    pub verdict: Verdict,
+    /// What was acknowledged.
+    pub truth: Truth,
+    /// What was received.
+    pub books: Books,
+    /// Pods and restarts.
+    pub progress: Progress,
+    /// CPU time of Envoy during traffic and after, memory at the end.
+    pub usage: Usage,
+    /// The module's stats.
+    pub stats: BTreeMap<String, i64>,
+}
+
+/// Runs the demo and prints it; true if everything holds.
+///
+/// # Errors
+/// Something that is not Phoenix' fault: no Envoy, no module, no port, no disk.
+pub async fn run(options: &Options) -> anyhow::Result<bool> {
+    let plugin_config = config::shipped("envoy/plan/shop.json")?;
+    let plan = plan_of(&plugin_config)?;
+    let books =
+        BooksConfig { run_start_ns: unix_ns(), mark: plan.mark_label.clone(), ..BooksConfig::default() };
+    let sink = Sink::start(books.clone()).await?;
+    let mut envoy = Envoy::start(EnvoyOptions {
+        binary: find_binary()?,
+        module: options.module.clone(),
+        plugin_config,
+        upstream: sink.address(),
+        workers: options.workers,
+        folder: Some(options.json.with_file_name("envoy")),
+        drain_seconds: 5,
+    })
+    .await?;
+    println!(
+        "\n  Phoenix: {} pods → Envoy, {} workers → exact sink\n",
+        options.replicas * 8,
+        options.workers
+    );
+    warm_up(&envoy).await?;
+    let before = envoy.usage()?;
+    let (truth, progress) = traffic(options, &envoy, &sink, books).await?;
+    let verdict = settle(&truth, &sink, &plan).await;
+    let usage = envoy.usage()?;
+    let outcome = Outcome {
+        verdict,
+        truth,
+        books: sink.books(),
+        progress,
+        usage: Usage { cpu: usage.cpu.saturating_sub(before.cpu), ..usage },
+        stats: envoy.stats(STATS).await?,
+    };
+    envoy.quit().await?;
+    summary::write(options, &outcome)?;
+    print(options, &outcome, &envoy);
+    Ok(outcome.verdict.holds())
+}
+
+fn plan_of(plugin_config: &str) -> anyhow::Result<Plan> {
+    let document: serde_json::Value = serde_json::from_str(plugin_config)?;
+    Plan::parse(document["plan"].to_string().as_bytes())
+        .map_err(|error| anyhow::anyhow!("envoy/plan/shop.json: {error}"))
+}
+
+async fn warm_up(envoy: &Envoy) -> anyhow::Result<()> {
+    let point = number(vec![text("by", "demo")], 0, unix_ns(), Value::AsInt(1));
+    let gauge = metric(WARM_UP_METRIC, "1", Data::Gauge(Gauge { data_points: vec![point] }));
+    let scope_metrics = vec![ScopeMetrics { metrics: vec![gauge], ..ScopeMetrics::default() }];
+    let resource_metrics = vec![ResourceMetrics { scope_metrics, ..ResourceMetrics::default() }];
+    let body = ExportMetricsServiceRequest { resource_metrics }.encode_to_vec().into();
+    for _ in 0..WARM_UP_REQUESTS {
+        let outcome = Client::new(envoy.address(), Protocol::Http1, "shop", 0).export(&body).await;
+        ensure!(
+            outcome.is_acknowledged,
+            "the first request through Envoy was not answered well: {outcome:?}"
+        );
+    }
+    sleep(WARM_UP).await;
+    Ok(())
+}
+
+async fn traffic(
+    options: &Options,
+    envoy: &Envoy,
+    sink: &Sink,
+    books: BooksConfig,
+) -> anyhow::Result<(Truth, Progress)> {
+    let length = Duration::from_secs(options.seconds);
+    let shop = ShopConfig {
+        seed: options.seed,
+        replicas: options.replicas,
+        length,
+        requests_per_connection: options.requests_per_connection,
+        ..ShopConfig::default()
+    };
+    let mut shop = Shop::open(&shop, envoy.address(), books);
+    let mut line = Line::new("traffic", options.seconds);
+    let begin = Instant::now();
+    while !shop.is_closed() {
+        let now = shop.progress();
+        let resident = envoy.usage().context("Envoy ended in the middle of the run")?.resident_bytes;
+        let text = format!(
+            "{} pods ({} came, {} restarts) · {} points in → {} out · Envoy {}",
+            now.pods,
+            now.born,
+            now.restarts,
+            count(i128::from(now.points)),
+            count(i128::from(sink.points())),
+            bytes(resident),
+        );
+        line.show(begin.elapsed().as_secs().min(options.seconds), &text);
+        sleep(FRAME).await;
+    }
+    line.end();
+    Ok(shop.close().await)
+}
+
+async fn settle(truth: &Truth, sink: &Sink, plan: &Plan) -> Verdict {
+    let folds = plan.rules.iter().filter_map(|rule| rule.fold.as_ref());
+    let longest_ms = folds.map(|fold| fold.window.0 + fold.delay.0).max().unwrap_or(0);
+    let wait = Duration::from_millis(longest_ms) + SETTLE;
+    let mut line = Line::new("windows", wait.as_secs());
+    let begin = Instant::now();
+    while begin.elapsed() < wait {
+        let text = format!("the last windows close · {} points out", count(i128::from(sink.points())));
+        line.show(begin.elapsed().as_secs(), &text);
+        sleep(FRAME).await;
+    }
+    line.end();
+    let mut verdict = judge(truth, &sink.books(), plan);
+    let mut points = sink.points();
+    while !verdict.holds() && begin.elapsed() < wait + GRACE {
+        sleep(FRAME * 2).await;
+        if sink.points() != points {
+            points = sink.points();
+            verdict = judge(truth, &sink.books(), plan);
+        }
+    }
+    verdict
+}
+
+fn print(options: &Options, outcome: &Outcome, envoy: &Envoy) {
+    println!("\n{}", table::render(&outcome.verdict));
+    let exports = outcome.truth.exports;
+    println!(
+        "\n  {} exports over HTTP/1.1, HTTP/2 and gRPC, plain and gzip · {} retries · {} pods came, {} restarts",
+        count(i128::from(exports.acknowledged)),
+        exports.retries,
+        outcome.progress.born,
+        outcome.progress.restarts
+    );
+    println!(
+        "  Envoy: {:.1} s CPU in {} s, {} resident\n",
+        outcome.usage.cpu.as_secs_f64(),
+        options.seconds,
+        bytes(outcome.usage.resident_bytes)
+    );
+    println!("{}\n", table::render_stats(&outcome.stats));
+    println!("  numbers: {}", options.json.display());
+    let failures = outcome.verdict.all_failures();
+    if failures.is_empty() {
+        println!("  every total is conserved; every folded metric shrank exactly as the plan says\n");
+        return;
+    }
+    println!("  log of Envoy: {}", envoy.folder().join("envoy.log").display());
+    println!("\n  FAILED, {}:", if failures.len() == 1 { "one reason" } else { "several reasons" });
+    for failure in failures {
+        println!("  ✗ {failure}");
+    }
+    println!();
+}
