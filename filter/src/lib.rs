@@ -28,6 +28,8 @@ pub mod limits;
 /// Units as types: points in time and spans of it.
 pub mod units;
 
+/// A request's body: a batch, or frames of batches.
+pub mod body;
 /// OTLP metrics as views over the bytes.
 pub mod decode;
 /// The output side of a batch: cut points out, patch lengths.

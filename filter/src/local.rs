@@ -4,13 +4,13 @@
 //! golden cases run here and in Envoy. A request goes in with [`Local::process`] and is settled later, when the upstream has
 //! answered: only then do its records join the fold (DESIGN §3.5).
 
+use crate::body::{BodyError, Framing, scan};
 use crate::emit::{Answer, Emission};
-use crate::flow::{Batch, Scratch, flow};
+use crate::flow::{Batch, Scratch};
 use crate::ledger::{Page, Tally};
 use crate::owner::Owner;
 use crate::route::Compiled;
 use crate::units::UnixNanos;
-use crate::wire::WireError;
 use phoenix_plan::{Plan, PlanError};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -111,37 +111,17 @@ impl Local {
         Ok(self.plan.plan.version)
     }
 
-    /// Scan one batch. An error says that the batch is not OTLP: forward it as it came.
-    pub fn process(
-        &mut self,
-        tenant: &[u8],
-        sender: &[u8],
-        body: &[u8],
-        now: UnixNanos,
-    ) -> Result<Processed, WireError> {
-        let batch = Batch { body, tenant, sender, arrived: now };
-        let tally = match flow(&self.plan, &batch, &mut self.scratch) {
-            Ok(tally) => tally,
-            Err(e) => {
-                self.errors = self.errors.saturating_add(1);
-                return Err(e);
-            }
-        };
-        self.tally.add(&tally);
-        let edits = self.scratch.edits();
-        let edited = if edits.is_empty() {
-            None
-        } else {
-            let mut out = Vec::new();
-            // Edits are made in order by construction; were they not, the batch passes as it came and nothing is folded.
-            edits.apply(body, &mut out).ok().map(|()| out)
-        };
+    /// Scan one body. An error says why it is not read: forward it as it came.
+    pub fn process(&mut self, framing: Framing, batch: &Batch<'_>) -> Result<Processed, BodyError> {
+        let scanned = scan(&self.plan, framing, batch, &mut self.scratch).inspect_err(|_| {
+            self.errors = self.errors.saturating_add(1);
+        })?;
+        self.tally.add(&scanned.tally);
         self.next_token = self.next_token.saturating_add(1);
-        if edited.is_some() {
-            let messages = self.scratch.messages(self.plan.key, now).collect();
-            self.pending.insert(self.next_token, messages);
+        if !scanned.messages.is_empty() {
+            self.pending.insert(self.next_token, scanned.messages);
         }
-        Ok(Processed { token: self.next_token, body: edited, tally })
+        Ok(Processed { token: self.next_token, body: scanned.body, tally: scanned.tally })
     }
 
     /// The upstream has answered, or never will.

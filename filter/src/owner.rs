@@ -13,7 +13,7 @@
 use crate::amount::Amount;
 use crate::emit::{Answer, Emission, Entry, Labels, Outbox};
 use crate::ledger::Ledger;
-use crate::limits::SWEEP_SLOTS;
+use crate::limits::{AHEAD_MAX_NS, SWEEP_SLOTS};
 use crate::record::{Message, Record, RecordError, Temporality};
 use crate::series::{Head, Series, SeriesTable};
 use crate::stream::{Cumulative, Delta, Increment, Nothing, Watch};
@@ -87,12 +87,9 @@ impl Owner {
     pub fn configure(&mut self, plan: &Plan, key: u64, writer: &str) {
         let new = settings(plan, key, writer);
         if new.key != self.settings.key {
-            self.cumulative.clear();
             self.delta.clear();
+            self.rebaseline();
             self.began = None;
-            for s in self.series.iter_mut() {
-                s.streams = 0;
-            }
         }
         if (&new.writer, &new.writer_label, &new.mark_label)
             != (&self.settings.writer, &self.settings.writer_label, &self.settings.mark_label)
@@ -103,6 +100,27 @@ impl Owner {
         self.cumulative.set_max(plan.limits.streams_max);
         self.delta.set_max(plan.limits.delta_streams_max);
         self.series.set_max(plan.limits.series_max);
+    }
+
+    /// Points went out raw that could not be remembered: count no stream on from before. Never inflates; what came in between is
+    /// carried by the raw points.
+    pub fn rebaseline(&mut self) {
+        self.cumulative.clear();
+        // Senders' clocks may be ahead of ours, by no more than this: points further ahead are never folded.
+        self.forgotten = self.forgotten.max(self.now.plus(AHEAD_MAX_NS));
+        for s in self.series.iter_mut() {
+            s.streams = 0;
+        }
+        for (_, _, state) in self.delta.iter() {
+            if let Some(s) = self.series.get_mut(state.series) {
+                s.streams = s.streams.saturating_add(1);
+            }
+        }
+    }
+
+    /// Nothing is open and nothing waits for an answer.
+    pub fn is_drained(&self) -> bool {
+        self.outbox.is_empty() && self.series.iter().all(Series::is_idle)
     }
 
     /// Fold a message of records. An error says that nothing of it was folded.

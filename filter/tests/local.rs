@@ -6,7 +6,9 @@ use opentelemetry_proto::tonic::metrics::v1::{
     Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric::Data, number_data_point::Value as V,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
+use phoenix_filter::body::Framing;
 use phoenix_filter::emit::Answer;
+use phoenix_filter::flow::Batch;
 use phoenix_filter::local::{Local, Settled};
 use phoenix_filter::units::UnixNanos;
 use prost::Message;
@@ -50,7 +52,9 @@ fn two_pods_become_one_series() {
         [("a", 150, 160, 5), ("b", 150, 161, 7), ("a", 150, 170, 11), ("b", 150, 171, 8)]
     {
         let now = UnixNanos(time * S);
-        let done = engine.process(b"t", b"", &batch(pod, "requests", start, time, value), now).unwrap();
+        let body = batch(pod, "requests", start, time, value);
+        let whole = Batch { body: &body, tenant: b"t", sender: b"", arrived: now };
+        let done = engine.process(Framing::Plain, &whole).unwrap();
         assert_eq!(done.body.as_deref(), Some(&[][..]), "nothing is left of it");
         engine.settle(done.token, Settled::Accepted, now);
     }
@@ -85,7 +89,8 @@ fn two_pods_become_one_series() {
 fn other_metrics_pass_untouched() {
     let mut engine = Local::new(PLAN.as_bytes(), "x", UnixNanos(100 * S)).unwrap();
     let body = batch("a", "other", 150, 160, 5);
-    let done = engine.process(b"t", b"", &body, UnixNanos(160 * S)).unwrap();
+    let whole = Batch { body: &body, tenant: b"t", sender: b"", arrived: UnixNanos(160 * S) };
+    let done = engine.process(Framing::Plain, &whole).unwrap();
     assert!(done.body.is_none());
     assert_eq!(done.tally.passed, 1);
 }

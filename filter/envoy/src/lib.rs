@@ -1,22 +1,41 @@
-//! The Envoy shell (skeleton: passes everything untouched).
-use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::ContextType;
+//! The Envoy shell: proxy-wasm in, engine calls out. No decision is taken here that the engine could take.
+//!
+//! A VM is one worker thread. What must outlive a configuration push stands in [`worker`], a static of the VM: Envoy makes a new
+//! root context at each push, but keeps the VM. Modules in the order in which a request meets them:
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
-proxy_wasm::main! {{
-    proxy_wasm::set_root_context(|_| Box::new(Root));
-}}
+/// The plugin's configuration.
+mod config;
+/// The calls into Envoy.
+mod host;
+/// Names of everything that workers share.
+mod names;
+/// The numbers that Envoy shows.
+mod stats;
 
-struct Root;
-impl Context for Root {}
-impl RootContext for Root {
-    fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Request))
-    }
-    fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
-    }
+/// Records on their way to the owners.
+mod courier;
+/// Who folds a shard.
+mod ownership;
+/// One request: buffered, scanned, forwarded, settled.
+mod request;
+/// The root context: configuration, ticks, queues, answers.
+mod root;
+/// Emissions on their way to the upstream.
+mod sender;
+/// What one worker knows.
+mod worker;
+
+#[allow(missing_docs, reason = "the function is the SDK's")]
+mod start {
+    proxy_wasm::main! {{
+        proxy_wasm::set_root_context(|id| Box::new(crate::root::Root::new(id)));
+    }}
 }
-
-struct Request;
-impl Context for Request {}
-impl HttpContext for Request {}

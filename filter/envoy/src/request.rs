@@ -1,0 +1,253 @@
+//! One request: which kind it is, its body buffered and scanned, and what the upstream says to it.
+//!
+//! ```text
+//! headers ─ kind? ─▶ body, buffered ─ scan ─▶ forwarded ─▶ answer ─ accepted? ─▶ records to the owners
+//! ```
+//!
+//! A request keeps the configuration it started with. Whatever goes wrong, the body passes as it came and a counter says why.
+
+use crate::config::Config;
+use crate::host::{self, Map};
+use crate::stats::bump;
+use crate::worker::{self, Worker};
+use phoenix_filter::body::{BodyError, Framing, Scanned, scan};
+use phoenix_filter::flow::Batch;
+use phoenix_filter::frame::Encoding;
+use phoenix_filter::units::UnixNanos;
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::Action;
+use std::rc::Rc;
+
+/// A request that this module has to do with.
+struct Ours {
+    config: Rc<Config>,
+    framing: Framing,
+    tenant: Vec<u8>,
+    sender: Vec<u8>,
+}
+
+/// Records that wait for the upstream's answer.
+#[derive(Default)]
+struct Waiting {
+    messages: Vec<(usize, Vec<u8>)>,
+    points: u64,
+    bytes: usize,
+    /// The points went out raw: their records only move baselines.
+    carried: bool,
+}
+
+/// The context of one HTTP stream.
+pub struct Request {
+    config: Option<Rc<Config>>,
+    ours: Option<Ours>,
+    buffered: usize,
+    waiting: Option<Waiting>,
+    grpc: bool,
+}
+
+impl Request {
+    /// A request that starts under this configuration.
+    pub fn new(config: Option<Rc<Config>>) -> Request {
+        Request { config, ours: None, buffered: 0, waiting: None, grpc: false }
+    }
+
+    /// What kind of request is it? `None`: not ours, and counted as what it is.
+    fn kind(&self, w: &mut Worker) -> Option<Ours> {
+        let config = self.config.clone()?;
+        let header = |name| host::header(Map::RequestHeaders, name);
+        let path = header(":path").unwrap_or_default();
+        let path = path.split(|b| *b == b'?').next().unwrap_or_default();
+        let listed = |list: &[String]| list.iter().any(|p| p.as_bytes() == path);
+        let over_http = listed(&config.envoy.paths);
+        let post = header(":method").is_some_and(|m| m == b"POST");
+        if !post || !(over_http || listed(&config.envoy.grpc_paths)) {
+            bump(&mut w.stats.other_requests);
+            return None;
+        }
+        let content_type = header("content-type").unwrap_or_default().to_ascii_lowercase();
+        let framing = if !over_http && content_type.starts_with(b"application/grpc") {
+            Framing::Grpc(Encoding::of_header(header("grpc-encoding").as_deref()))
+        } else if over_http && content_type.starts_with(b"application/x-protobuf") {
+            Framing::Plain
+        } else {
+            let json = over_http && content_type.starts_with(b"application/json");
+            bump(if json { &mut w.stats.json_requests } else { &mut w.stats.other_requests });
+            return None;
+        };
+        if header("content-encoding").is_some_and(|e| !e.is_empty() && !e.eq_ignore_ascii_case(b"identity")) {
+            bump(&mut w.stats.encoded_requests);
+            return None;
+        }
+        let plan = &config.plan.plan;
+        let tenant = plan.tenant.header.as_deref().and_then(header).filter(|t| !t.is_empty());
+        let tenant = tenant.unwrap_or_else(|| plan.tenant.default.clone().into_bytes());
+        let sender = plan.sender_header.as_deref().and_then(header).unwrap_or_default();
+        Some(Ours { framing, tenant, sender, config })
+    }
+
+    /// The whole body is here: scan it, and put the edited one in its place.
+    fn scan(&mut self) {
+        let Some(ours) = self.ours.take() else { return };
+        worker::with(|w| {
+            let limit_bytes =
+                usize::try_from(ours.config.plan.plan.limits.body_bytes_max).unwrap_or(usize::MAX);
+            if self.buffered > limit_bytes {
+                bump(&mut w.stats.errors_too_large);
+                return;
+            }
+            let Some(body) = host::request_body(self.buffered) else { return };
+            let now_ns = host::now_ns();
+            w.meet_owners(now_ns);
+            let batch =
+                Batch { body: &body, tenant: &ours.tenant, sender: &ours.sender, arrived: UnixNanos(now_ns) };
+            match scan(&ours.config.plan, ours.framing, &batch, &mut w.scratch) {
+                Ok(scanned) => self.forward(w, scanned, body.len()),
+                Err(e) => count_error(w, &e),
+            }
+        });
+    }
+
+    fn forward(&mut self, w: &mut Worker, scanned: Scanned, old_len: usize) {
+        let mut tally = scanned.tally;
+        if let Some(edited) = &scanned.body {
+            let bytes = scanned.messages.iter().fold(0usize, |sum, (_, m)| sum.saturating_add(m.len()));
+            let carried = !w.has_credit(&scanned.messages) || !w.may_wait(bytes);
+            let replaced = !carried && host::replace_request_body(old_len, edited);
+            if !carried && !replaced {
+                bump(&mut w.stats.bugs);
+            }
+            if !replaced {
+                // Everything goes out raw after all.
+                tally.passed = tally.points;
+                tally.recorded = 0;
+                tally.no_value = 0;
+            }
+            if !scanned.messages.is_empty() {
+                let waiting = Waiting {
+                    points: scanned.tally.recorded,
+                    bytes,
+                    carried: !replaced,
+                    messages: scanned.messages,
+                };
+                self.wait(w, waiting);
+            }
+        }
+        w.stats.add_tally(&tally);
+    }
+
+    fn wait(&mut self, w: &mut Worker, waiting: Waiting) {
+        if waiting.carried && !w.may_wait(waiting.bytes) {
+            // There is no room to remember what went out raw, so no stream may be counted on from before it.
+            w.courier.must_rebaseline();
+            bump(&mut w.stats.rebaselines);
+            return;
+        }
+        w.waiting_bytes = w.waiting_bytes.saturating_add(waiting.bytes);
+        self.waiting = Some(waiting);
+    }
+
+    /// The upstream has spoken, or (`None`) never will.
+    fn settle(&mut self, accepted: Option<bool>) {
+        let Some(waiting) = self.waiting.take() else { return };
+        worker::with(|w| {
+            w.waiting_bytes = w.waiting_bytes.saturating_sub(waiting.bytes);
+            match accepted {
+                Some(true) => w.deliver(waiting.messages, waiting.carried, host::now_ns()),
+                Some(false) => {
+                    w.stats.upstream_refused = w.stats.upstream_refused.saturating_add(waiting.points);
+                }
+                None => w.stats.unanswered = w.stats.unanswered.saturating_add(waiting.points),
+            }
+            w.report();
+        });
+    }
+}
+
+fn count_error(w: &mut Worker, e: &BodyError) {
+    bump(match e {
+        BodyError::Decode(_) => &mut w.stats.errors_decode,
+        BodyError::Frame(_) => &mut w.stats.errors_frame,
+        BodyError::Gzip(_) => &mut w.stats.errors_gzip,
+        BodyError::Encoding(_) => &mut w.stats.encoded_requests,
+        BodyError::TooLarge => &mut w.stats.errors_too_large,
+    });
+}
+
+/// grpc-status 0? `None` when the map does not say.
+fn grpc_status(map: Map) -> Option<bool> {
+    host::header(map, "grpc-status").map(|status| status == b"0")
+}
+
+impl Context for Request {
+    fn on_done(&mut self) -> bool {
+        self.settle(None);
+        true
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.settle(None);
+    }
+}
+
+impl HttpContext for Request {
+    fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        let ours = worker::with(|w| if end_of_stream { None } else { self.kind(w) }).flatten();
+        if let Some(ours) = ours {
+            self.grpc = matches!(ours.framing, Framing::Grpc(_));
+            // The body will change its length. Envoy then frames it by chunks or by HTTP/2.
+            host::remove_request_header("content-length");
+            self.ours = Some(ours);
+        }
+        Action::Continue
+    }
+
+    fn on_http_request_body(&mut self, body_size: usize, end_of_stream: bool) -> Action {
+        if self.ours.is_none() {
+            return Action::Continue;
+        }
+        self.buffered = body_size;
+        if !end_of_stream {
+            return Action::Pause;
+        }
+        self.scan();
+        Action::Continue
+    }
+
+    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        // The end of a stream may come with trailers; then the last piece of the body did not say so.
+        self.scan();
+        Action::Continue
+    }
+
+    fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        if self.waiting.is_none() {
+            return Action::Continue;
+        }
+        let status = host::header(Map::ResponseHeaders, ":status").unwrap_or_default();
+        let success = status.len() == 3 && status.first() == Some(&b'2');
+        if !success || !self.grpc {
+            self.settle(Some(success));
+        } else if let Some(ok) = grpc_status(Map::ResponseHeaders) {
+            // A trailers-only answer: HTTP 200, and the real answer beside it.
+            self.settle(Some(ok));
+        } else if end_of_stream {
+            self.settle(None);
+        }
+        Action::Continue
+    }
+
+    fn on_http_response_body(&mut self, _: usize, end_of_stream: bool) -> Action {
+        if end_of_stream && self.grpc {
+            // gRPC without trailers: nobody knows.
+            self.settle(None);
+        }
+        Action::Continue
+    }
+
+    fn on_http_response_trailers(&mut self, _: usize) -> Action {
+        self.settle(grpc_status(Map::ResponseTrailers));
+        Action::Continue
+    }
+}

@@ -1,0 +1,91 @@
+//! The root context: configuration, ticks, queues, and the answers to our calls. Envoy makes a new one at each push; what must
+//! live longer stands in [`crate::worker`].
+
+use crate::request::Request;
+use crate::stats::bump;
+use crate::{config, host, ownership, sender, worker};
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::ContextType;
+use std::rc::Rc;
+
+/// A root context under one configuration.
+pub struct Root {
+    id: u32,
+    config: Option<Rc<config::Config>>,
+}
+
+impl Root {
+    /// Not configured yet.
+    pub fn new(id: u32) -> Root {
+        Root { id, config: None }
+    }
+}
+
+impl Context for Root {
+    fn on_http_call_response(&mut self, token: u32, num_headers: usize, _: usize, _: usize) {
+        let answer = sender::read_answer(num_headers);
+        let now_ns = host::now_ns();
+        worker::with(|w| {
+            w.answered(token, answer, now_ns);
+            w.report();
+        });
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        let id = self.id;
+        worker::with(|w| w.root_gone(id, host::now_ns()));
+    }
+}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, len: usize) -> bool {
+        let config = match config::parse(&host::plugin_configuration(len)) {
+            Ok(config) => Rc::new(config),
+            Err(why) => {
+                host::warn(&why);
+                return false;
+            }
+        };
+        let asked = config.plan.plan.shards;
+        if let Some(running) = ownership::process().map(|p| p.shards)
+            && running != asked
+        {
+            host::warn(&format!(
+                "plan refused: field shards: value {asked} is not allowed; allowed: {running}, the number this process began with \
+                 (restart to change it)"
+            ));
+            return false;
+        }
+        host::set_tick_period(u32::try_from(config.envoy.tick.0).unwrap_or(1_000));
+        self.config = Some(config.clone());
+        // Runs in the main thread's VMs too, a canary among them: nothing here may touch what workers share.
+        worker::with(|w| w.configure(config)).is_some()
+    }
+
+    fn on_tick(&mut self) {
+        let (id, now_ns) = (self.id, host::now_ns());
+        worker::with(|w| w.tick(id, now_ns));
+    }
+
+    fn on_queue_ready(&mut self, _: u32) {
+        let now_ns = host::now_ns();
+        let done = worker::with(|w| {
+            w.drain(now_ns);
+            w.report();
+        });
+        if done.is_none() {
+            // The next tick drains it.
+            worker::with(|w| bump(&mut w.stats.bugs));
+        }
+    }
+
+    fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(Request::new(self.config.clone())))
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}

@@ -1,0 +1,154 @@
+//! Emissions on their way to the upstream: sent from ticks, answered by Envoy, or silently dropped by it.
+//!
+//! Which call carries which emission stands here, outside every root context: Envoy cancels the calls of a root context that a push
+//! destroys without telling anybody, and a call may lack an answer for other reasons. So each flight has a deadline of its own.
+
+use crate::config::{Config, Emit, GRPC_PATH, HTTP_PATH, Protocol};
+use crate::host::{self, Map};
+use crate::stats::{Stats, bump};
+use phoenix_filter::emit::{Answer, Emission};
+use phoenix_filter::frame::put_frame;
+use phoenix_filter::owner::Owner;
+use phoenix_filter::units::UnixNanos;
+use proxy_wasm::hostcalls::dispatch_http_call;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long after its time-out a call may still be answered. Envoy answers a time-out by itself with 504.
+const GRACE_NS: u64 = 2_000_000_000;
+/// Calls made in one tick at most; the rest waits for the next.
+const CALLS_PER_TICK: usize = 16;
+
+struct Flight {
+    owner: usize,
+    sequence: u64,
+    root: u32,
+    deadline_ns: u64,
+}
+
+/// Calls without an answer.
+#[derive(Default)]
+pub struct Sender {
+    flights: BTreeMap<u32, Flight>,
+}
+
+impl Sender {
+    /// Send what an owner has ready. `root` is the root context that is calling: the calls are its.
+    pub fn send(
+        &mut self,
+        index: usize,
+        owner: &mut Owner,
+        config: &Config,
+        root: u32,
+        stats: &mut Stats,
+        now_ns: u64,
+    ) {
+        let overdue: Vec<u32> = self
+            .flights
+            .iter()
+            .filter(|(_, f)| f.owner == index && f.deadline_ns < now_ns)
+            .map(|(token, _)| *token)
+            .collect();
+        for token in overdue {
+            if let Some(flight) = self.flights.remove(&token) {
+                self.settle(owner, flight.sequence, Answer::Unknown, stats, now_ns);
+            }
+        }
+        let emit = &config.envoy.emit;
+        for _ in 0..CALLS_PER_TICK {
+            let Some(emission) = owner.next_emission(UnixNanos(now_ns)) else { break };
+            let sequence = emission.sequence;
+            match call(emission, emit, config) {
+                Some(token) => {
+                    let timeout_ns = emit.timeout.as_nanos();
+                    let deadline_ns = now_ns.saturating_add(timeout_ns).saturating_add(GRACE_NS);
+                    self.flights.insert(token, Flight { owner: index, sequence, root, deadline_ns });
+                }
+                None => {
+                    self.settle(owner, sequence, Answer::Unknown, stats, now_ns);
+                    break;
+                }
+            }
+        }
+    }
+
+    /// A call was answered: whose emission was it?
+    pub fn answered(&mut self, token: u32) -> Option<(usize, u64)> {
+        self.flights.remove(&token).map(|f| (f.owner, f.sequence))
+    }
+
+    /// The calls of a root context are gone: whose emissions were they?
+    pub fn cancel(&mut self, root: u32) -> Vec<(usize, u64)> {
+        let gone: Vec<u32> =
+            self.flights.iter().filter(|(_, f)| f.root == root).map(|(token, _)| *token).collect();
+        gone.iter().filter_map(|token| self.answered(*token)).collect()
+    }
+
+    /// Tell the owner what became of an emission, and count it.
+    pub fn settle(&self, owner: &mut Owner, sequence: u64, answer: Answer, stats: &mut Stats, now_ns: u64) {
+        bump(match answer {
+            Answer::Accepted => &mut stats.emissions,
+            Answer::Refused => &mut stats.emissions_refused,
+            Answer::Unknown => &mut stats.emission_retries,
+        });
+        owner.answer(sequence, answer, UnixNanos(now_ns));
+    }
+}
+
+/// Make the call. `None`: Envoy does not take it now (no such cluster, or nobody there to take it).
+fn call(emission: &Emission, emit: &Emit, config: &Config) -> Option<u32> {
+    let grpc = emit.protocol == Protocol::Grpc;
+    let path = emit.path.as_deref().unwrap_or(if grpc { GRPC_PATH } else { HTTP_PATH });
+    let timeout = Duration::from_millis(emit.timeout.as_millis());
+    let name = format!("{}", emission.sequence);
+    let mut headers = vec![
+        (":method", "POST"),
+        (":path", path),
+        (":authority", emit.authority.as_deref().unwrap_or(&emit.cluster)),
+        ("content-type", if grpc { "application/grpc" } else { "application/x-protobuf" }),
+        ("x-phoenix-emission", &name),
+    ];
+    if grpc {
+        headers.push(("te", "trailers"));
+    }
+    let tenant = core::str::from_utf8(&emission.tenant).unwrap_or_default();
+    if let Some(header) = config.plan.plan.tenant.header.as_deref()
+        && !tenant.is_empty()
+    {
+        headers.push((header, tenant));
+    }
+    headers.extend(emit.headers.iter().map(|(k, v)| (k.as_str(), v.as_str())));
+    if grpc {
+        let mut framed = Vec::new();
+        put_frame(&mut framed, &emission.body).ok()?;
+        return dispatch_http_call(&emit.cluster, headers, Some(&framed), vec![], timeout).ok();
+    }
+    dispatch_http_call(&emit.cluster, headers, Some(&emission.body), vec![], timeout).ok()
+}
+
+/// What an answer means. Codes as the OTLP specification sorts them into "again" and "never".
+pub fn read_answer(num_headers: usize) -> Answer {
+    if num_headers == 0 {
+        // A reset or a call that was never made: headers cannot even be asked for.
+        return Answer::Unknown;
+    }
+    let status = host::header(Map::CallResponseHeaders, ":status").unwrap_or_default();
+    let trailer = host::header(Map::CallResponseTrailers, "grpc-status");
+    let grpc = trailer.or_else(|| host::header(Map::CallResponseHeaders, "grpc-status"));
+    match (status.as_slice(), grpc.as_deref()) {
+        (b"200", Some(code)) => grpc_answer(code),
+        ([b'2', _, _], None) => Answer::Accepted,
+        (b"408" | b"425" | b"429" | [b'1' | b'3' | b'5', _, _], _) => Answer::Unknown,
+        ([b'4', _, _], _) => Answer::Refused,
+        _ => Answer::Unknown,
+    }
+}
+
+fn grpc_answer(code: &[u8]) -> Answer {
+    match code {
+        b"0" => Answer::Accepted,
+        // CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS
+        b"1" | b"4" | b"8" | b"10" | b"11" | b"14" | b"15" => Answer::Unknown,
+        _ => Answer::Refused,
+    }
+}

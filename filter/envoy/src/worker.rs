@@ -1,0 +1,311 @@
+//! What one worker knows: a static of its VM, so that it outlives the root contexts that pushes make and destroy.
+//!
+//! Everything a callback does happens inside [`with`]. Envoy calls a VM from one thread only; should it ever call back in while a
+//! callback runs, the inner one does nothing and a counter says so.
+
+use crate::config::Config;
+use crate::courier::{self, Courier, Parcel};
+use crate::ownership::{self, Claim, Look};
+use crate::sender::Sender;
+use crate::stats::{Stats, bump};
+use crate::{host, names};
+use phoenix_filter::flow::Scratch;
+use phoenix_filter::ledger::Page;
+use phoenix_filter::owner::Owner;
+use phoenix_filter::record::Message;
+use phoenix_filter::units::UnixNanos;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+thread_local! {
+    static WORKER: RefCell<Worker> = RefCell::default();
+}
+
+/// Do something with what this worker knows. `None` when a callback is running already.
+pub fn with<R>(f: impl FnOnce(&mut Worker) -> R) -> Option<R> {
+    WORKER.with(|w| w.try_borrow_mut().ok().map(|mut w| f(&mut w)))
+}
+
+/// A shard that this worker owns or has owned.
+pub struct Owned {
+    /// Folds its records.
+    pub owner: Owner,
+    shard: usize,
+    /// The claim; `None` when another worker has taken the shard over: what is open closes and goes out, nothing comes in.
+    claim: Option<Claim>,
+    queues: Vec<u32>,
+    consumed: BTreeMap<u64, u64>,
+    credit_changed: bool,
+}
+
+/// Everything that one worker knows.
+#[derive(Default)]
+pub struct Worker {
+    /// The configuration in force.
+    pub config: Option<Rc<Config>>,
+    /// Memory of the scan.
+    pub scratch: Scratch,
+    /// Numbers for Envoy.
+    pub stats: Stats,
+    /// Records to other workers.
+    pub courier: Courier,
+    /// Emissions.
+    pub sender: Sender,
+    /// Bytes of records that wait for an upstream's answer.
+    pub waiting_bytes: usize,
+    /// Number of this worker; 0 until its first request.
+    number: u64,
+    owned: Vec<Owned>,
+    vm_id: Vec<u8>,
+    writer: String,
+    looked_ns: u64,
+}
+
+impl Worker {
+    /// A new configuration, from a new root context: queues must be registered again, from there.
+    pub fn configure(&mut self, config: Rc<Config>) {
+        for owned in &mut self.owned {
+            owned.owner.configure(&config.plan.plan, config.plan.key, &self.writer);
+            owned.register();
+        }
+        self.config = Some(config);
+    }
+
+    /// The first request of this worker, or a tick: who owns which shard?
+    pub fn meet_owners(&mut self, now_ns: u64) {
+        let first = self.number == 0;
+        if first {
+            let Some(config) = self.config.clone() else { return };
+            let Some(number) = ownership::number_worker() else { return };
+            self.number = number;
+            self.vm_id = host::property(&["plugin_vm_id"]).unwrap_or_default();
+            let process = ownership::begin_process(now_ns, config.plan.plan.shards);
+            let node = host::property(&["node", "id"]).unwrap_or_default();
+            let node = String::from_utf8(node).unwrap_or_default();
+            self.writer = format!("{node}@{}", process.began_ns / 1_000_000_000);
+        }
+        if first || now_ns.saturating_sub(self.looked_ns) >= ownership::HEARTBEAT_EVERY_NS {
+            self.looked_ns = now_ns;
+            self.look_at_shards(now_ns);
+        }
+    }
+
+    fn shards(&self) -> usize {
+        self.config.as_ref().and_then(|c| usize::try_from(c.plan.plan.shards).ok()).unwrap_or(1)
+    }
+
+    fn look_at_shards(&mut self, now_ns: u64) {
+        for shard in 0..self.shards() {
+            if let Some(mine) = self.owned.iter_mut().find(|o| o.shard == shard && o.claim.is_some()) {
+                mine.beat(now_ns);
+                if mine.claim.is_some() {
+                    continue;
+                }
+                host::warn(&format!("phoenix: another worker has taken over shard {shard}"));
+            }
+            match ownership::look(shard, self.number, now_ns) {
+                Look::Won(claim) => self.take_over(shard, claim, now_ns),
+                Look::Owned(claim) => self.courier.meet(shard, claim.epoch, self.number, &self.vm_id),
+                Look::Contended => {}
+            }
+        }
+    }
+
+    fn take_over(&mut self, shard: usize, claim: Claim, now_ns: u64) {
+        let Some(config) = self.config.clone() else { return };
+        let mut owner = Owner::new(&config.plan.plan, config.plan.key, &self.writer);
+        owner.begin(UnixNanos(now_ns));
+        let mut owned = Owned {
+            owner,
+            shard,
+            claim: Some(claim),
+            queues: Vec::new(),
+            consumed: BTreeMap::new(),
+            credit_changed: false,
+        };
+        owned.register();
+        self.owned.push(owned);
+        host::info(&format!("phoenix: worker {} folds shard {shard}, epoch {}", self.number, claim.epoch));
+        for parcel in self.courier.take_held(shard) {
+            self.unpack(shard, &parcel, now_ns);
+        }
+        self.drain(now_ns);
+    }
+
+    /// May these messages travel?
+    pub fn has_credit(&mut self, messages: &[(usize, Vec<u8>)]) -> bool {
+        let limit_bytes = self.limit(|l| l.queue_bytes_max);
+        messages.iter().all(|(shard, m)| {
+            self.owned.iter().any(|o| o.shard == *shard && o.claim.is_some())
+                || self.courier.has_credit(*shard, m.len(), limit_bytes)
+        })
+    }
+
+    /// May records of this size wait for an answer?
+    pub fn may_wait(&self, bytes: usize) -> bool {
+        self.waiting_bytes.saturating_add(bytes) <= self.limit(|l| l.pending_bytes_max)
+    }
+
+    fn limit(&self, which: impl Fn(&phoenix_plan::Limits) -> u32) -> usize {
+        let limit = self.config.as_ref().map_or(0, |c| which(&c.plan.plan.limits));
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    }
+
+    /// The upstream has accepted a request: its records go to the owners.
+    pub fn deliver(&mut self, messages: Vec<(usize, Vec<u8>)>, carried: bool, now_ns: u64) {
+        let limit_bytes = self.limit(|l| l.queue_bytes_max);
+        for (shard, mut message) in messages {
+            match self.owned.iter_mut().find(|o| o.shard == shard && o.claim.is_some()) {
+                Some(owned) => {
+                    if carried && Message::mark_carried(&mut message).is_err() {
+                        bump(&mut self.stats.bugs);
+                        continue;
+                    }
+                    if owned.owner.fold(&message, UnixNanos(now_ns)).is_err() {
+                        bump(&mut self.stats.bugs);
+                    }
+                }
+                None => self.courier.post(shard, self.number, &message, carried, limit_bytes),
+            }
+        }
+    }
+
+    fn unpack(&mut self, shard: usize, parcel: &[u8], now_ns: u64) {
+        let Some(owned) = self.owned.iter_mut().find(|o| o.shard == shard && o.claim.is_some()) else {
+            return;
+        };
+        let Some((from, what)) = courier::open(parcel) else {
+            bump(&mut self.stats.bugs);
+            return;
+        };
+        let consumed = owned.consumed.entry(from).or_default();
+        *consumed = consumed.saturating_add(u64::try_from(parcel.len()).unwrap_or(0));
+        owned.credit_changed = true;
+        match what {
+            Parcel::Rebaseline => owned.owner.rebaseline(),
+            Parcel::Records(message) => {
+                if owned.owner.fold(message, UnixNanos(now_ns)).is_err() {
+                    bump(&mut self.stats.bugs);
+                }
+            }
+        }
+    }
+
+    /// Fold everything that waits in the queues of our shards.
+    pub fn drain(&mut self, now_ns: u64) {
+        let queues: Vec<(usize, u32)> = self
+            .owned
+            .iter()
+            .filter(|o| o.claim.is_some())
+            .flat_map(|o| o.queues.iter().map(|q| (o.shard, *q)))
+            .collect();
+        for (shard, queue) in queues {
+            while let Some(parcel) = host::dequeue(queue) {
+                self.unpack(shard, &parcel, now_ns);
+            }
+        }
+    }
+
+    /// A tick.
+    pub fn tick(&mut self, root: u32, now_ns: u64) {
+        if self.number == 0 {
+            // The main thread's VMs tick too. They serve no request, and so have no part in anything.
+            return;
+        }
+        let Some(config) = self.config.clone() else { return };
+        self.meet_owners(now_ns);
+        self.drain(now_ns);
+        self.push_messages();
+        for (index, owned) in self.owned.iter_mut().enumerate() {
+            owned.owner.tick(UnixNanos(now_ns));
+            if owned.credit_changed
+                && let Some(claim) = &owned.claim
+            {
+                let consumed = owned.consumed.iter().map(|(w, b)| (*w, *b));
+                ownership::publish_credit(owned.shard, claim.epoch, consumed);
+                owned.credit_changed = false;
+            }
+            self.sender.send(index, &mut owned.owner, &config, root, &mut self.stats, now_ns);
+        }
+        self.owned.retain(|o| o.claim.is_some() || !o.owner.is_drained());
+        self.report();
+    }
+
+    fn push_messages(&mut self) {
+        let limit_bytes = self.limit(|l| l.queue_bytes_max);
+        let rebaseline = self.courier.wants_rebaseline();
+        for shard in 0..self.shards() {
+            match self.owned.iter_mut().find(|o| o.shard == shard && o.claim.is_some()) {
+                Some(owned) if rebaseline => owned.owner.rebaseline(),
+                Some(_) => {}
+                None => {
+                    if let Some(epoch) = self.courier.epoch(shard) {
+                        self.courier.meet(shard, epoch, self.number, &self.vm_id);
+                    }
+                    self.courier.flush(shard, self.number, limit_bytes);
+                }
+            }
+        }
+        if rebaseline {
+            self.courier.rebaselined();
+        }
+    }
+
+    /// The answer to a call.
+    pub fn answered(&mut self, token: u32, answer: phoenix_filter::emit::Answer, now_ns: u64) {
+        if let Some((index, sequence)) = self.sender.answered(token)
+            && let Some(owned) = self.owned.get_mut(index)
+        {
+            self.sender.settle(&mut owned.owner, sequence, answer, &mut self.stats, now_ns);
+        }
+    }
+
+    /// A root context goes: Envoy cancels its calls and tells nobody.
+    pub fn root_gone(&mut self, root: u32, now_ns: u64) {
+        for (index, sequence) in self.sender.cancel(root) {
+            if let Some(owned) = self.owned.get_mut(index) {
+                let unknown = phoenix_filter::emit::Answer::Unknown;
+                self.sender.settle(&mut owned.owner, sequence, unknown, &mut self.stats, now_ns);
+            }
+        }
+    }
+
+    /// Tell Envoy the numbers.
+    pub fn report(&mut self) {
+        let (mut page, mut foreign) = (Page::default(), 0u64);
+        let (mut streams, mut series, mut backlog) = (0usize, 0usize, 0usize);
+        for owned in &self.owned {
+            let ledger = owned.owner.ledger();
+            page.add(&ledger.sum());
+            foreign = foreign.saturating_add(ledger.foreign_key);
+            streams = streams.saturating_add(owned.owner.streams());
+            series = series.saturating_add(owned.owner.series());
+            backlog = backlog.saturating_add(owned.owner.outbox().bytes());
+        }
+        let s = &mut self.stats;
+        s.set_page(&page, foreign);
+        let gauge = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        (s.streams, s.series, s.backlog_bytes) = (gauge(streams), gauge(series), gauge(backlog));
+        s.report();
+    }
+}
+
+impl Owned {
+    /// Own the queues of this epoch and the one before, from the root context that is calling. What a predecessor left in its
+    /// queue is folded too.
+    fn register(&mut self) {
+        let Some(claim) = &self.claim else { return };
+        let epochs = [claim.epoch.saturating_sub(1), claim.epoch];
+        let named = epochs.iter().filter(|e| **e > 0);
+        self.queues = named.filter_map(|e| host::register_queue(&names::queue(self.shard, *e))).collect();
+    }
+
+    fn beat(&mut self, now_ns: u64) {
+        if let Some(claim) = &self.claim
+            && !ownership::heartbeat(self.shard, claim, now_ns)
+        {
+            self.claim = None;
+        }
+    }
+}
