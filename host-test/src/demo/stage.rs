@@ -139,7 +139,8 @@ async fn traffic(
     let mut shop = Shop::open(&shop, envoy.address(), books);
     let mut line = Line::new("traffic", options.seconds);
     let begin = Instant::now();
-    while !shop.is_closed() {
+    loop {
+        let is_closed = shop.is_closed();
         let now = shop.progress();
         let resident = envoy.usage().context("Envoy ended in the middle of the run")?.resident_bytes;
         let text = format!(
@@ -152,6 +153,9 @@ async fn traffic(
             bytes(resident),
         );
         line.show(begin.elapsed().as_secs().min(options.seconds), &text);
+        if is_closed {
+            break;
+        }
         sleep(FRAME).await;
     }
     line.end();
