@@ -13,9 +13,9 @@ use anyhow::{Context, Result, bail};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-/// Seconds of a fuzz target in a check: enough to replay the corpus and try some hundred thousand inputs.
+/// Seconds of a fuzz target in a check: it replays the corpus and looks a little further; long runs are `cargo xtask fuzz`.
 const FUZZ_SECONDS: u64 = 20;
-/// Seconds of the demo in a check: two windows of its plan and the delay after them.
+/// Seconds of the demo in a check: it should conserve totals in a short run too, and CI should stay quick.
 const DEMO_SECONDS: &str = "20";
 /// The crates that exist for wasm32 only.
 const WASM_CRATES: [&str; 2] = ["phoenix-envoy", "phoenix-component"];

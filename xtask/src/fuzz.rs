@@ -13,9 +13,9 @@ use std::time::Duration;
 
 /// Seconds a target when nothing is said.
 const SECONDS_DEFAULT: u64 = 60;
-/// Seconds one input may take: the slowest honest one takes milliseconds, under the sanitizer too.
+/// Seconds one input may take: far above what an input of a few kilobytes should need, the sanitizer included.
 const INPUT_SECONDS_MAX: u64 = 10;
-/// Memory of a target in MiB: the sanitizer multiplies ours by about three.
+/// Memory of a target in MiB: libFuzzer's own default, said aloud.
 const RSS_MIB_MAX: u64 = 2_048;
 /// Time beyond the asked seconds: reading the corpus and the end of the last input.
 const GRACE: Duration = Duration::from_secs(120);

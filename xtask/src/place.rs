@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// Limit of a build: the coldest one seen took 6 minutes on two cores; five times that is a hang.
+/// Limit of a build: the longest seen took 9 minutes on two overloaded cores; three times that is a hang.
 pub const BUILD_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// Limit of a download: 40 MB arrive in this time at 140 kB/s.
 pub const DOWNLOAD_LIMIT: Duration = Duration::from_secs(5 * 60);

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-/// Limit of one run: the demo takes a minute, all benches together about ten.
+/// Limit of one run: the demo is meant to take a minute; the rest is room for all benches together.
 const RUN_LIMIT: Duration = Duration::from_secs(60 * 60);
 
 /// Gives a command the modules and Envoy.
