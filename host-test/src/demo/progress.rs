@@ -24,7 +24,7 @@ impl Line {
         let bar = std::io::stdout().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(seconds), ProgressDrawTarget::stdout());
             let style =
-                ProgressStyle::with_template("  {prefix:>8.bold} {bar:24.cyan/dim} {pos:>3}/{len} s  {msg}");
+                ProgressStyle::with_template("  {prefix:>8.bold} {bar:20.cyan/dim} {pos:>3}/{len} s  {msg}");
             if let Ok(style) = style {
                 bar.set_style(style.progress_chars("━━─"));
             }

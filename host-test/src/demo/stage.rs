@@ -144,7 +144,7 @@ async fn traffic(
         let now = shop.progress();
         let resident = envoy.usage().context("Envoy ended in the middle of the run")?.resident_bytes;
         let text = format!(
-            "{} pods ({} came, {} restarts) · {} points in → {} out · Envoy {}",
+            "{} pods, {} came, {} restarts · points {} → {} · {}",
             now.pods,
             now.born,
             now.restarts,

@@ -9,12 +9,12 @@ use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Tab
 use comfy_table::{LineStyle, presets};
 use std::collections::BTreeMap;
 
-/// The header; every second pair is in and out.
+/// The header; numbers come in pairs of in and out.
 const HEADER: [&str; 11] = [
     "metric",
     "pipeline",
-    "streams in",
-    "series out",
+    "streams",
+    "series",
     "points in",
     "out",
     "bytes in",
@@ -23,23 +23,51 @@ const HEADER: [&str; 11] = [
     "total out",
     "verdict",
 ];
+/// The columns that a narrow terminal goes without; `summary.json` has them.
+const BYTES: [usize; 2] = [6, 7];
 
-/// The table of a verdict; colours where the terminal has them.
+/// The table of a verdict, for the width of the terminal if there is one; colours where the terminal has them.
 pub fn render(verdict: &Verdict) -> String {
+    let table = build(verdict, &[]);
+    let is_too_wide =
+        table.width().is_some_and(|width| table.lines().any(|line| line_width(&line) > width.into()));
+    if is_too_wide { build(verdict, &BYTES).to_string() } else { table.to_string() }
+}
+
+fn build(verdict: &Verdict, hidden: &[usize]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING.top_border(RULE).header_separator(RULE).bottom_border(RULE));
-    // Rows stay rows: a narrow terminal scrolls or wraps, the numbers stay whole.
+    // Rows stay rows: numbers are never broken.
     table.set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(
-        HEADER.iter().enumerate().map(|(i, text)| aligned(i, Cell::new(text).add_attribute(Attribute::Bold))),
-    );
-    for row in &verdict.rows {
-        table.add_row(cells(row));
+    let header = HEADER.iter().enumerate();
+    let header = header.map(|(i, text)| aligned(i, Cell::new(text).add_attribute(Attribute::Bold))).collect();
+    let rows = verdict.rows.iter().map(cells).chain(sums(&verdict.rows));
+    let shown = |row: Vec<Cell>| -> Vec<Cell> {
+        row.into_iter()
+            .enumerate()
+            .filter(|(index, _)| !hidden.contains(index))
+            .map(|(_, cell)| cell)
+            .collect()
+    };
+    table.set_header(shown(header));
+    for row in rows {
+        table.add_row(shown(row));
     }
-    for row in sums(&verdict.rows) {
-        table.add_row(row);
+    for column in table.column_iter_mut() {
+        column.set_padding((1, 0));
     }
-    table.to_string()
+    table
+}
+
+/// Columns that a line takes; colours take none.
+fn line_width(line: &str) -> usize {
+    let mut is_colour = false;
+    let shown = line.chars().filter(|&c| {
+        let counts = !is_colour && c != '\u{1b}';
+        is_colour = c == '\u{1b}' || (is_colour && c != 'm');
+        counts
+    });
+    shown.count()
 }
 
 /// A line across the table.
