@@ -111,7 +111,9 @@ impl Outcome {
     pub(crate) fn into_response(self) -> Option<Message> {
         match self {
             Self::Response(message) => Some(message),
-            Self::Unreachable => Some(local(503, "upstream connect error or disconnect/reset before headers")),
+            Self::Unreachable => {
+                Some(local(503, "upstream connect error or disconnect/reset before headers"))
+            }
             Self::Timeout => Some(local(504, "upstream request timeout")),
             Self::Reset => None,
         }

@@ -264,8 +264,8 @@ fn define_buffers_and_maps(linker: &mut Linker<VmData>) -> wasmtime::Result<()> 
         let value = host.read(v, vn)?;
         let body = host.data().body_mut(kind)?;
         match (start as usize, size as usize) {
-            (0, 0) => drop(body.splice(0..0, value)),
-            (0, size) if size >= body.len() => *body = value,
+            // Envoy 1.40 drops `size` bytes at the front and puts the value there: 0 prepends, all replaces.
+            (0, size) => drop(body.splice(..size.min(body.len()), value)),
             (start, _) if start > 0 && start >= body.len() => body.extend(value),
             _ => return Err(Status::BadArgument.into()),
         }

@@ -11,6 +11,7 @@ mod calls;
 mod clock;
 mod headers;
 mod imports;
+mod look;
 mod module;
 mod process;
 mod shared;

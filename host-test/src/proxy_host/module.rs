@@ -24,14 +24,17 @@ pub struct Module(wasmtime::Module);
 impl Module {
     /// Compiles module bytes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, HostError> {
-        wasmtime::Module::new(engine()?, bytes).map(Self).map_err(|error| HostError::Module(format!("{error:#}")))
+        wasmtime::Module::new(engine()?, bytes)
+            .map(Self)
+            .map_err(|error| HostError::Module(format!("{error:#}")))
     }
 
     /// The module at `path`, compiled at most once per process of the test host.
     pub fn at(path: &Path) -> Result<Self, HostError> {
         static CACHE: OnceLock<Mutex<HashMap<PathBuf, Module>>> = OnceLock::new();
         let cache = CACHE.get_or_init(Mutex::default);
-        let mut cache = cache.lock().map_err(|_| HostError::Module("the module cache is poisoned".to_owned()))?;
+        let mut cache =
+            cache.lock().map_err(|_| HostError::Module("the module cache is poisoned".to_owned()))?;
         if let Some(module) = cache.get(path) {
             return Ok(module.clone());
         }
@@ -65,7 +68,8 @@ impl Module {
             let Some(unknown) = error.downcast_ref::<UnknownImportError>() else { break };
             names.push(format!("{}.{}", unknown.module(), unknown.name()));
             let ExternType::Func(kind) = unknown.ty() else { break };
-            let refuse = |_: Caller<'_, VmData>, _: &[Val], _: &mut [Val]| Err(wasmtime::Error::msg("missing"));
+            let refuse =
+                |_: Caller<'_, VmData>, _: &[Val], _: &mut [Val]| Err(wasmtime::Error::msg("missing"));
             if linker.func_new(unknown.module(), unknown.name(), kind, refuse).is_err() {
                 break;
             }

@@ -145,7 +145,7 @@ impl HttpStream {
             2 | 3 => &mut self.response,
             _ => return None,
         };
-        if kind % 2 == 0 { side.headers.as_mut() } else { side.trailers.as_mut() }
+        if kind.is_multiple_of(2) { side.headers.as_mut() } else { side.trailers.as_mut() }
     }
 }
 
@@ -169,7 +169,13 @@ impl Vm {
         opened.map(|()| context).map_err(|error| (context, error))
     }
 
-    pub fn headers_in(&mut self, id: u32, direction: Direction, map: Headers, end: bool) -> Result<(), HostError> {
+    pub fn headers_in(
+        &mut self,
+        id: u32,
+        direction: Direction,
+        map: Headers,
+        end: bool,
+    ) -> Result<(), HostError> {
         let Some(stream) = self.live(id, direction, &[At::Start])? else { return Ok(()) };
         stream.response_seen |= direction == Direction::Response;
         let side = stream.side_mut(direction);
@@ -185,7 +191,13 @@ impl Vm {
         self.settle(id)
     }
 
-    pub fn body_in(&mut self, id: u32, direction: Direction, bytes: &[u8], end: bool) -> Result<(), HostError> {
+    pub fn body_in(
+        &mut self,
+        id: u32,
+        direction: Direction,
+        bytes: &[u8],
+        end: bool,
+    ) -> Result<(), HostError> {
         let open = [At::HeadersStopped, At::Body, At::BodyStopped];
         let Some(stream) = self.live(id, direction, &open)? else { return Ok(()) };
         let side = stream.side_mut(direction);
@@ -198,11 +210,14 @@ impl Vm {
             Some(buffered) => buffered.extend(bytes),
             None => side.chunk = Some(bytes.to_vec()),
         }
-        if self.too_large(id, direction)? {
-            return Ok(());
-        }
+        let limit = self.body_bytes_max;
+        let over = self.side(id, direction).buffered.as_ref().is_some_and(|buffered| buffered.len() > limit);
         let length = self.side(id, direction).body_open().map_or(0, |body| body.len()) as u32;
         let verdict = self.stream_call(id, CALLBACKS[direction as usize][1], &[length, u32::from(end)])?;
+        // The module has seen the buffer that is too large before Envoy answers (seen in 1.40).
+        if over {
+            return self.too_large(id, direction);
+        }
         let side = self.side(id, direction);
         match verdict.value {
             _ if verdict.stopped => (side.chunk, side.at) = (None, At::BodyStopped),
@@ -213,8 +228,8 @@ impl Vm {
             Some(1) => {
                 side.buffered = side.buffered.take().or(side.chunk.take());
                 side.at = At::BodyStopped;
-                if self.too_large(id, direction)? {
-                    return Ok(());
+                if side.buffered.as_ref().is_some_and(|buffered| buffered.len() > limit) {
+                    return self.too_large(id, direction);
                 }
             }
             Some(other) => return Err(HostError::Misuse(format!("a body callback returned {other}"))),
@@ -253,7 +268,7 @@ impl Vm {
             At::HeadersStopped => {
                 side.send_headers();
                 let (body, trailers) = (std::mem::take(&mut side.held), side.held_trailers.take());
-                let end = side.ended && trailers.is_none();
+                let end = std::mem::replace(&mut side.ended, side.headers_only) && trailers.is_none();
                 if !side.headers_only && (!body.is_empty() || end) {
                     self.body_in(id, direction, &body, end)?;
                 }
@@ -292,8 +307,11 @@ impl Vm {
         }
         stream.local_reply = Some(details.to_owned());
         let text = String::from_utf8_lossy(&body);
-        let mut reply =
-            if stream.grpc { grpc_reply(grpc_status.unwrap_or(grpc_of(status)), &text) } else { local(status, &text) };
+        let mut reply = if stream.grpc {
+            grpc_reply(grpc_status.unwrap_or(grpc_of(status)), &text)
+        } else {
+            local(status, &text)
+        };
         if !stream.grpc {
             reply.body = body;
         }
@@ -317,10 +335,12 @@ impl Vm {
         self.finish(id, End::Reset)
     }
 
-    /// Ends a stream: the access log first, then done, then delete, as Envoy does since 1.2x.
+    /// Ends a stream: the access log first, then done, then delete (seen in Envoy 1.40).
     pub fn finish(&mut self, id: u32, end: End) -> Result<(), HostError> {
         let data = self.store.data_mut();
-        let Some(stream) = data.streams.get_mut(&id).filter(|stream| stream.end.is_none()) else { return Ok(()) };
+        let Some(stream) = data.streams.get_mut(&id).filter(|stream| stream.end.is_none()) else {
+            return Ok(());
+        };
         stream.end = Some(end);
         (stream.request.at, stream.response.at) = (At::Dead, At::Dead);
         stream.logging = true;
@@ -366,7 +386,12 @@ impl Vm {
     }
 
     /// The stream, if parts may still arrive for it here; an error if the test sends them out of order.
-    fn live(&mut self, id: u32, direction: Direction, open: &[At]) -> Result<Option<&mut HttpStream>, HostError> {
+    fn live(
+        &mut self,
+        id: u32,
+        direction: Direction,
+        open: &[At],
+    ) -> Result<Option<&mut HttpStream>, HostError> {
         if self.failed {
             self.fail_stream(id);
         }
@@ -376,8 +401,11 @@ impl Vm {
         if side.at == At::Dead {
             return Ok(None);
         }
-        if !open.contains(&side.at) || side.ended && side.at != At::HeadersStopped && !open.contains(&At::Start) {
-            return Err(HostError::Misuse(format!("{direction:?} of stream {id} gets a part in state {:?}", side.at)));
+        if side.ended || !open.contains(&side.at) {
+            return Err(HostError::Misuse(format!(
+                "{direction:?} of stream {id} gets a part in state {:?}",
+                side.at
+            )));
         }
         Ok(Some(stream))
     }
@@ -395,25 +423,16 @@ impl Vm {
         }
     }
 
-    /// Checks the buffer of a side against the limit and answers the stream if it is over.
-    fn too_large(&mut self, id: u32, direction: Direction) -> Result<bool, HostError> {
-        let limit = self.body_bytes_max;
-        if self.side(id, direction).buffered.as_ref().is_none_or(|buffered| buffered.len() <= limit) {
-            return Ok(false);
-        }
-        self.side(id, direction).buffered = None;
-        match direction {
-            Direction::Request => {
-                let text = b"Payload Too Large".to_vec();
-                self.local_reply(id, 413, "request_payload_too_large", text, Headers::new(), None)?;
-            }
-            Direction::Response if self.side(id, direction).out_begun => self.reset_stream(id)?,
-            Direction::Response => {
-                let text = b"Internal Server Error".to_vec();
-                self.local_reply(id, 500, "response_payload_too_large", text, Headers::new(), None)?;
-            }
-        }
-        Ok(true)
+    /// Answers a stream whose buffer is over the limit.
+    fn too_large(&mut self, id: u32, direction: Direction) -> Result<(), HostError> {
+        let side = self.side(id, direction);
+        side.buffered = None;
+        let (status, details, text) = match direction {
+            Direction::Request => (413, "request_payload_too_large", "Payload Too Large"),
+            Direction::Response if side.out_begun => return self.reset_stream(id),
+            Direction::Response => (500, "response_payload_too_large", "Internal Server Error"),
+        };
+        self.local_reply(id, status, details, text.as_bytes().to_vec(), Headers::new(), None)
     }
 }
 
