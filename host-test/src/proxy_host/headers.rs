@@ -5,13 +5,15 @@
 //! A list and not a tree: order and repetition are visible to the peers and must survive.
 //! Refuses: a pair encoding that does not consume its bytes exactly; Envoy turns such a map into an empty one.
 
+use std::fmt;
+
 /// The most pairs that one encoding may hold: the limit of the reference host (`limits.h`, 1024 pairs).
 const PAIRS_MAX: usize = 1024;
 /// The most bytes that one encoding may take: the limit of the reference host (1 MiB).
 const PAIRS_BYTES_MAX: usize = 1024 * 1024;
 
 /// An ordered multimap of header names (lower case) and values (bytes).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Headers(Vec<(String, Vec<u8>)>);
 
 impl Headers {
@@ -120,6 +122,14 @@ impl Headers {
             pairs.push((String::from_utf8_lossy(key).to_ascii_lowercase(), value.to_vec()));
         }
         (at == bytes.len()).then_some(Self(pairs))
+    }
+}
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_list()
+            .entries(self.0.iter().map(|(key, value)| (key, String::from_utf8_lossy(value))))
+            .finish()
     }
 }
 
