@@ -73,7 +73,6 @@ impl Amount {
         }
     }
 
-    #[expect(clippy::arithmetic_side_effects, reason = "floating point: cannot overflow into a panic")]
     fn add_f64(&mut self, v: f64) {
         self.double = true;
         let t = self.sum + v;
@@ -92,7 +91,6 @@ impl Amount {
     }
 
     /// The whole sum as a double.
-    #[expect(clippy::arithmetic_side_effects, reason = "floating point: cannot overflow into a panic")]
     pub fn to_f64(&self) -> f64 {
         self.sum + self.compensation + self.int as f64
     }

@@ -111,6 +111,11 @@ impl Local {
         Ok(self.plan.plan.version)
     }
 
+    /// Version of the plan in force.
+    pub fn version(&self) -> u64 {
+        self.plan.plan.version
+    }
+
     /// Scan one body. An error says why it is not read: forward it as it came.
     pub fn process(&mut self, framing: Framing, batch: &Batch<'_>) -> Result<Processed, BodyError> {
         let scanned = scan(&self.plan, framing, batch, &mut self.scratch).inspect_err(|_| {

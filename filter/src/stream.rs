@@ -161,7 +161,6 @@ impl Cumulative {
 }
 
 /// `new - old`, or `None` when the value fell.
-#[expect(clippy::arithmetic_side_effects, reason = "floating point")]
 fn growth(old: Number, new: Number) -> Option<Number> {
     match (old, new) {
         (Number::Int(a), Number::Int(b)) => (b >= a).then(|| b.checked_sub(a)).flatten().map(Number::Int),

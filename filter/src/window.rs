@@ -140,7 +140,6 @@ impl Share {
         }
     }
 
-    #[expect(clippy::arithmetic_side_effects, reason = "floating point")]
     fn rest(&self) -> Number {
         match self.whole {
             Number::Int(whole) => Number::Int(whole.saturating_sub(self.given_int)),
