@@ -158,7 +158,6 @@ impl Request {
                 }
                 None => w.stats.unanswered = w.stats.unanswered.saturating_add(waiting.points),
             }
-            w.report();
         });
     }
 }

@@ -2,7 +2,6 @@
 //! live longer stands in [`crate::worker`].
 
 use crate::request::Request;
-use crate::stats::bump;
 use crate::{config, host, ownership, sender, worker};
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
@@ -25,10 +24,7 @@ impl Context for Root {
     fn on_http_call_response(&mut self, token: u32, num_headers: usize, _: usize, _: usize) {
         let answer = sender::read_answer(num_headers);
         let now_ns = host::now_ns();
-        worker::with(|w| {
-            w.answered(token, answer, now_ns);
-            w.report();
-        });
+        worker::with(|w| w.answered(token, answer, now_ns));
     }
 }
 
@@ -71,14 +67,8 @@ impl RootContext for Root {
 
     fn on_queue_ready(&mut self, _: u32) {
         let now_ns = host::now_ns();
-        let done = worker::with(|w| {
-            w.drain(now_ns);
-            w.report();
-        });
-        if done.is_none() {
-            // The next tick drains it.
-            worker::with(|w| bump(&mut w.stats.bugs));
-        }
+        // Were a callback running already, the next tick would drain it.
+        worker::with(|w| w.drain(now_ns));
     }
 
     fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {

@@ -20,7 +20,7 @@ const GRACE_NS: u64 = 2_000_000_000;
 const CALLS_PER_TICK: usize = 16;
 
 struct Flight {
-    owner: usize,
+    owner: u64,
     sequence: u64,
     root: u32,
     deadline_ns: u64,
@@ -33,10 +33,10 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Send what an owner has ready. `root` is the root context that is calling: the calls are its.
+    /// Send what an owner has ready. `id` is the owner's, `root` is the root context that is calling: the calls are its.
     pub fn send(
         &mut self,
-        index: usize,
+        id: u64,
         owner: &mut Owner,
         config: &Config,
         root: u32,
@@ -46,7 +46,7 @@ impl Sender {
         let overdue: Vec<u32> = self
             .flights
             .iter()
-            .filter(|(_, f)| f.owner == index && f.deadline_ns < now_ns)
+            .filter(|(_, f)| f.owner == id && f.deadline_ns < now_ns)
             .map(|(token, _)| *token)
             .collect();
         for token in overdue {
@@ -62,7 +62,7 @@ impl Sender {
                 Some(token) => {
                     let timeout_ns = emit.timeout.as_nanos();
                     let deadline_ns = now_ns.saturating_add(timeout_ns).saturating_add(GRACE_NS);
-                    self.flights.insert(token, Flight { owner: index, sequence, root, deadline_ns });
+                    self.flights.insert(token, Flight { owner: id, sequence, root, deadline_ns });
                 }
                 None => {
                     self.settle(owner, sequence, Answer::Unknown, stats, now_ns);
@@ -73,12 +73,12 @@ impl Sender {
     }
 
     /// A call was answered: whose emission was it?
-    pub fn answered(&mut self, token: u32) -> Option<(usize, u64)> {
+    pub fn answered(&mut self, token: u32) -> Option<(u64, u64)> {
         self.flights.remove(&token).map(|f| (f.owner, f.sequence))
     }
 
     /// The calls of a root context are gone: whose emissions were they?
-    pub fn cancel(&mut self, root: u32) -> Vec<(usize, u64)> {
+    pub fn cancel(&mut self, root: u32) -> Vec<(u64, u64)> {
         let gone: Vec<u32> =
             self.flights.iter().filter(|(_, f)| f.root == root).map(|(token, _)| *token).collect();
         gone.iter().filter_map(|token| self.answered(*token)).collect()

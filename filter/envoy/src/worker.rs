@@ -31,6 +31,8 @@ pub fn with<R>(f: impl FnOnce(&mut Worker) -> R) -> Option<R> {
 pub struct Owned {
     /// Folds its records.
     pub owner: Owner,
+    /// Which of this worker's owners it is; never used again.
+    id: u64,
     shard: usize,
     /// The claim; `None` when another worker has taken the shard over: what is open closes and goes out, nothing comes in.
     claim: Option<Claim>,
@@ -57,6 +59,10 @@ pub struct Worker {
     /// Number of this worker; 0 until its first request.
     number: u64,
     owned: Vec<Owned>,
+    owners_made: u64,
+    /// Books of owners that are gone: counters never fall.
+    closed_books: Page,
+    closed_foreign_key: u64,
     vm_id: Vec<u8>,
     writer: String,
     looked_ns: u64,
@@ -116,8 +122,10 @@ impl Worker {
         let Some(config) = self.config.clone() else { return };
         let mut owner = Owner::new(&config.plan.plan, config.plan.key, &self.writer);
         owner.begin(UnixNanos(now_ns));
+        self.owners_made = self.owners_made.saturating_add(1);
         let mut owned = Owned {
             owner,
+            id: self.owners_made,
             shard,
             claim: Some(claim),
             queues: Vec::new(),
@@ -210,14 +218,15 @@ impl Worker {
     /// A tick.
     pub fn tick(&mut self, root: u32, now_ns: u64) {
         if self.number == 0 {
-            // The main thread's VMs tick too. They serve no request, and so have no part in anything.
+            // No request of ours yet, as always in the main thread's VMs, which tick too: no part in anything.
+            self.stats.report();
             return;
         }
         let Some(config) = self.config.clone() else { return };
         self.meet_owners(now_ns);
         self.drain(now_ns);
         self.push_messages();
-        for (index, owned) in self.owned.iter_mut().enumerate() {
+        for owned in &mut self.owned {
             owned.owner.tick(UnixNanos(now_ns));
             if owned.credit_changed
                 && let Some(claim) = &owned.claim
@@ -226,10 +235,23 @@ impl Worker {
                 ownership::publish_credit(owned.shard, claim.epoch, consumed);
                 owned.credit_changed = false;
             }
-            self.sender.send(index, &mut owned.owner, &config, root, &mut self.stats, now_ns);
+            self.sender.send(owned.id, &mut owned.owner, &config, root, &mut self.stats, now_ns);
         }
-        self.owned.retain(|o| o.claim.is_some() || !o.owner.is_drained());
+        self.dismiss_drained();
         self.report();
+    }
+
+    /// Owners whose shard was taken over go when everything of theirs has been answered; their books stay.
+    fn dismiss_drained(&mut self) {
+        let (books, foreign_key) = (&mut self.closed_books, &mut self.closed_foreign_key);
+        self.owned.retain(|o| {
+            let stays = o.claim.is_some() || !o.owner.is_drained();
+            if !stays {
+                books.add(&o.owner.ledger().sum());
+                *foreign_key = foreign_key.saturating_add(o.owner.ledger().foreign_key);
+            }
+            stays
+        });
     }
 
     fn push_messages(&mut self) {
@@ -254,8 +276,8 @@ impl Worker {
 
     /// The answer to a call.
     pub fn answered(&mut self, token: u32, answer: phoenix_filter::emit::Answer, now_ns: u64) {
-        if let Some((index, sequence)) = self.sender.answered(token)
-            && let Some(owned) = self.owned.get_mut(index)
+        if let Some((id, sequence)) = self.sender.answered(token)
+            && let Some(owned) = self.owned.iter_mut().find(|o| o.id == id)
         {
             self.sender.settle(&mut owned.owner, sequence, answer, &mut self.stats, now_ns);
         }
@@ -263,8 +285,8 @@ impl Worker {
 
     /// A root context goes: Envoy cancels its calls and tells nobody.
     pub fn root_gone(&mut self, root: u32, now_ns: u64) {
-        for (index, sequence) in self.sender.cancel(root) {
-            if let Some(owned) = self.owned.get_mut(index) {
+        for (id, sequence) in self.sender.cancel(root) {
+            if let Some(owned) = self.owned.iter_mut().find(|o| o.id == id) {
                 let unknown = phoenix_filter::emit::Answer::Unknown;
                 self.sender.settle(&mut owned.owner, sequence, unknown, &mut self.stats, now_ns);
             }
@@ -273,7 +295,7 @@ impl Worker {
 
     /// Tell Envoy the numbers.
     pub fn report(&mut self) {
-        let (mut page, mut foreign) = (Page::default(), 0u64);
+        let (mut page, mut foreign) = (self.closed_books.clone(), self.closed_foreign_key);
         let (mut streams, mut series, mut backlog) = (0usize, 0usize, 0usize);
         for owned in &self.owned {
             let ledger = owned.owner.ledger();
