@@ -11,3 +11,7 @@ pub mod shop;
 pub mod envoy;
 /// The demo: shop, Envoy, sink, verdict.
 pub mod demo;
+/// The fold of sums in plain code: the oracle of queries.
+pub mod reference;
+/// Golden cases: one folder each, run on every embedder.
+pub mod cases;

@@ -1,0 +1,148 @@
+//! The reference against numbers worked out by hand.
+
+use super::*;
+use crate::shop::otlp::{CUMULATIVE, DELTA, metric, number, sum, text};
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+fn plan() -> ReferencePlan {
+    ReferencePlan {
+        rules: vec![ReferenceRule {
+            metric_prefix: "requests".to_owned(),
+            drop_resource: vec!["pod".to_owned()],
+            window_ns: 10 * SECOND_NS,
+            delay_ns: 10 * SECOND_NS,
+            ..ReferenceRule::default()
+        }],
+        promoted: vec!["pod".to_owned()],
+        mark_label: "mark".to_owned(),
+        writer_label: "writer".to_owned(),
+        writer: "me".to_owned(),
+        first_sample_margin_ns: 0,
+    }
+}
+
+fn request(
+    name: &str,
+    pod: &str,
+    start: u64,
+    time: u64,
+    value: i64,
+    temporality: i32,
+) -> ExportMetricsServiceRequest {
+    let point = number(vec![text("route", "/")], start * SECOND_NS, time * SECOND_NS, Value::AsInt(value));
+    let metrics = vec![metric(name, "1", sum(vec![point], temporality, true))];
+    let resource = Resource { attributes: vec![text("pod", pod)], ..Resource::default() };
+    let scope_metrics = vec![ScopeMetrics { metrics, ..ScopeMetrics::default() }];
+    let resource_metrics =
+        vec![ResourceMetrics { resource: Some(resource), scope_metrics, ..ResourceMetrics::default() }];
+    ExportMetricsServiceRequest { resource_metrics }
+}
+
+/// (start, time, value) of every point, in seconds.
+fn points(request: &ExportMetricsServiceRequest) -> Vec<(u64, u64, i64)> {
+    let metrics = request.resource_metrics.iter().flat_map(|r| &r.scope_metrics).flat_map(|s| &s.metrics);
+    let of = |metric: &Metric| match &metric.data {
+        Some(Data::Sum(sum)) => sum.data_points.clone(),
+        _ => vec![],
+    };
+    let int = |point: &NumberDataPoint| match point.value {
+        Some(Value::AsInt(n)) => n,
+        other => panic!("{other:?}"),
+    };
+    let seconds = |point: NumberDataPoint| {
+        (point.start_time_unix_nano / SECOND_NS, point.time_unix_nano / SECOND_NS, int(&point))
+    };
+    metrics.flat_map(of).map(seconds).collect()
+}
+
+/// The points (pod, start, time, value), each arriving at its time, after a first request at 100.
+fn folded(given: &[(&str, u64, u64, i64)], temporality: i32) -> (Vec<(u64, u64, i64)>, ReferenceBooks) {
+    let mut reference = Reference::new(plan());
+    reference.fold(&ExportMetricsServiceRequest::default(), 100 * SECOND_NS);
+    for (pod, start, time, value) in given {
+        let rest =
+            reference.fold(&request("requests", pod, *start, *time, *value, temporality), time * SECOND_NS);
+        assert!(rest.resource_metrics.is_empty());
+    }
+    (points(&reference.close(u64::MAX)), reference.books().clone())
+}
+
+#[test]
+fn two_pods_become_one_series() {
+    let given = [("a", 150, 160, 5), ("b", 150, 161, 7), ("a", 150, 170, 11), ("b", 150, 171, 8)];
+    let (points, books) = folded(&given, CUMULATIVE);
+    assert_eq!(points, [(150, 150, 0), (150, 160, 11), (150, 170, 18), (150, 180, 19)]);
+    assert_eq!((books.folded, books.folded_total, books.late), (4, books.emitted_total, 0));
+}
+
+#[test]
+fn a_cumulative_point_adds_what_is_new() {
+    // State 5 at 110 with start 50 (a baseline); then a point; then all that was emitted but the zero.
+    let cases: [(u64, u64, i64, &[(u64, i64)]); 6] = [
+        (50, 120, 8, &[(120, 3)]),
+        (50, 120, 5, &[(120, 0)]),
+        (50, 120, 2, &[(120, 2)]),
+        (115, 120, 9, &[(120, 9)]),
+        (50, 109, 900, &[]),
+        (40, 120, 900, &[]),
+    ];
+    for (start, time, value, expected) in cases {
+        let (points, _) = folded(&[("a", 50, 110, 5), ("a", start, time, value)], CUMULATIVE);
+        let got: Vec<(u64, i64)> = points.iter().skip(1).map(|(_, time, value)| (*time, *value)).collect();
+        assert_eq!(got, expected, "{start} {time} {value}");
+    }
+}
+
+#[test]
+fn delta_intervals_count_once() {
+    let given =
+        [("a", 110, 120, 4), ("a", 130, 140, 5), ("a", 120, 130, 6), ("a", 120, 130, 6), ("a", 115, 135, 9)];
+    let (points, books) = folded(&given, DELTA);
+    assert_eq!(points, [(110, 120, 4), (120, 130, 6), (130, 140, 5)]);
+    assert_eq!((books.folded, books.duplicates, books.overlaps), (3, 1, 1));
+}
+
+#[test]
+fn late_joins_the_oldest_open_window() {
+    let mut reference = Reference::new(plan());
+    reference.fold(&ExportMetricsServiceRequest::default(), SECOND_NS);
+    reference.fold(&request("requests", "a", 0, 100, 1, CUMULATIVE), 100 * SECOND_NS);
+    // All before 130 has closed when the point arrives at 140.
+    reference.fold(&request("requests", "a", 0, 150, 51, CUMULATIVE), 140 * SECOND_NS);
+    let points = points(&reference.close(u64::MAX));
+    assert_eq!(points.iter().map(|p| (p.1, p.2)).collect::<Vec<_>>(), [(130, 0), (140, 40), (150, 50)]);
+    assert_eq!(reference.books().late, 1);
+}
+
+#[test]
+fn an_open_window_waits() {
+    let mut reference = Reference::new(plan());
+    reference.fold(&request("requests", "a", 0, 110, 1, CUMULATIVE), 110 * SECOND_NS);
+    reference.fold(&request("requests", "a", 0, 120, 4, CUMULATIVE), 120 * SECOND_NS);
+    assert_eq!(points(&reference.close(129 * SECOND_NS)), []);
+    assert_eq!(points(&reference.close(130 * SECOND_NS)), [(110, 110, 0), (110, 120, 3)]);
+}
+
+#[test]
+fn what_no_rule_names_passes_as_it_came() {
+    let mut reference = Reference::new(plan());
+    let other = request("other", "a", 0, 110, 1, CUMULATIVE);
+    assert_eq!(reference.fold(&other, 110 * SECOND_NS), other);
+    assert_eq!(reference.series_count(), 0);
+}
+
+#[test]
+fn amounts_are_split_by_time() {
+    let ints = |value, from: u64, to: u64| {
+        let parts = split(Value::AsInt(value), from * SECOND_NS, to * SECOND_NS, 10 * SECOND_NS);
+        parts
+            .into_iter()
+            .map(|(window, part)| (window / SECOND_NS, as_double(part) as i64))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ints(10, 5, 15), [(0, 5), (10, 5)]);
+    assert_eq!(ints(3, 0, 40), [(0, 0), (10, 1), (20, 1), (30, 1)]);
+    assert_eq!(ints(7, 3, 9), [(0, 7)]);
+    assert_eq!(ints(5, 20, 20), [(10, 5)]);
+}
