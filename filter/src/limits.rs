@@ -5,6 +5,14 @@
 /// wrong clock must not hold windows open. Five minutes is what Prometheus' own out-of-order defaults tolerate.
 pub const AHEAD_MAX_NS: u64 = 5 * 60 * 1_000_000_000;
 
+/// A clock that reads this much less than before was set back; below it, `now` just waits. Larger than any step that NTP makes
+/// by slewing, smaller than any window's delay that matters.
+pub const CLOCK_SET_BACK_NS: u64 = 10 * 1_000_000_000;
+
+/// Between two calls no more than this counts as time that has passed: embedders call several times a second, so a longer step
+/// is the clock's doing, and streams must not seem silent because of it.
+pub const LEAP_NS: u64 = 60 * 1_000_000_000;
+
 /// Intervals a delta stream remembers to tell a reordered point from a repeated one (DESIGN §3.2). An exporter with eight
 /// requests in flight is already unusual.
 pub const DELTA_INTERVALS: usize = 8;

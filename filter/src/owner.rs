@@ -13,7 +13,7 @@
 use crate::amount::Amount;
 use crate::emit::{Answer, Emission, Entry, Labels, Outbox};
 use crate::ledger::Ledger;
-use crate::limits::{AHEAD_MAX_NS, SWEEP_SLOTS};
+use crate::limits::{AHEAD_MAX_NS, CLOCK_SET_BACK_NS, LEAP_NS, SWEEP_SLOTS};
 use crate::record::{Message, Record, RecordError, Temporality};
 use crate::series::{Head, Series, SeriesTable};
 use crate::stream::{Cumulative, Delta, Increment, Nothing, Watch};
@@ -42,6 +42,8 @@ pub struct Owner {
     settings: Settings,
     began: Option<UnixNanos>,
     now: UnixNanos,
+    /// Time that has passed while we watched, without leaps of the clock: what silence is measured by.
+    uptime_ns: u64,
     /// The clock at the last closing: windows that had closed by then take nothing more.
     closed_at: UnixNanos,
     forgotten: UnixNanos,
@@ -63,6 +65,7 @@ impl Owner {
             settings: settings(plan, key, writer),
             began: None,
             now: UnixNanos(0),
+            uptime_ns: 0,
             closed_at: UnixNanos(0),
             forgotten: UnixNanos(0),
             cumulative: StreamTable::new(plan.limits.streams_max),
@@ -151,7 +154,7 @@ impl Owner {
             Clock::Event => {
                 let newest =
                     message.records().flatten().map(|r| r.observation.time).max().unwrap_or_default();
-                self.now = self.now.max(newest);
+                self.advance(newest);
                 self.began.get_or_insert(self.now);
                 self.fold_records(&message, self.now);
                 self.close_due(self.now);
@@ -198,7 +201,7 @@ impl Owner {
             Temporality::Cumulative => self.observe_cumulative(record, slot, watch),
             Temporality::Delta => self.observe_delta(record, slot),
         };
-        let touched_s = seconds(self.now);
+        let touched_s = seconds(self.uptime_ns);
         let Some(series) = self.series.get_mut(slot) else { return };
         series.touched_s = touched_s;
         let page = self.ledger.page(series.page);
@@ -228,7 +231,7 @@ impl Owner {
     }
 
     fn observe_cumulative(&mut self, record: &Record, slot: u32, watch: &Watch) -> Observed {
-        let touched_s = seconds(self.now);
+        let touched_s = seconds(self.uptime_ns);
         if let Some(at) = self.cumulative.get(&record.stream)
             && let Some(state) = self.cumulative.state_mut(at)
         {
@@ -256,7 +259,7 @@ impl Owner {
     }
 
     fn observe_delta(&mut self, record: &Record, slot: u32) -> Observed {
-        let touched_s = seconds(self.now);
+        let touched_s = seconds(self.uptime_ns);
         let at = match self.delta.get(&record.stream) {
             Some(at) => at,
             None => {
@@ -290,7 +293,7 @@ impl Owner {
 
     /// Close every window that is due, unless the backlog is full: then windows stay open and grow, and nothing is lost.
     fn close_due(&mut self, now: UnixNanos) {
-        self.now = self.now.max(now);
+        self.advance(now);
         while let Some(entry) = self.due.first_entry() {
             let closes_at = *entry.key();
             if closes_at > self.now || self.outbox.bytes() >= self.settings.backlog_bytes_max {
@@ -302,6 +305,37 @@ impl Owner {
         }
         if self.due.first_key_value().is_none_or(|(at, _)| *at > self.now) {
             self.closed_at = self.closed_at.max(self.now);
+        }
+    }
+
+    /// The clock reads `now`. It never runs backwards here, unless it was set back by more than a jitter; and a leap forward
+    /// counts as little silence, for it says more about the clock than about the streams.
+    fn advance(&mut self, now: UnixNanos) {
+        if self.settings.clock == Clock::Wall && now.plus(CLOCK_SET_BACK_NS) < self.now {
+            self.set_back(now);
+        }
+        let step_ns = now.since(self.now);
+        let counted_ns = match self.settings.clock {
+            Clock::Wall => step_ns.min(LEAP_NS),
+            Clock::Event => step_ns,
+        };
+        self.uptime_ns = self.uptime_ns.saturating_add(counted_ns);
+        self.now = self.now.max(now);
+    }
+
+    /// The clock was ahead and was set back. What came in meanwhile stands in windows that would close only when the clock gets
+    /// there again: it goes into the oldest window that is open now.
+    fn set_back(&mut self, now: UnixNanos) {
+        self.now = now;
+        self.closed_at = self.closed_at.min(now);
+        let latest = now.plus(AHEAD_MAX_NS);
+        for (slot, series) in self.series.iter_slots_mut() {
+            let windows = series.windows;
+            let window = windows.closed_before(self.closed_at);
+            if series.pull_back(latest, window) {
+                let due = self.due.entry(windows.closes_at(window)).or_default();
+                due.push((slot, windows.end_of(window)));
+            }
         }
     }
 
@@ -324,7 +358,7 @@ impl Owner {
 
     /// Forget streams that have been silent for longer than the plan's expiry, a few slots a tick; then series without streams.
     fn forget_silent(&mut self) {
-        let now_s = seconds(self.now);
+        let now_s = seconds(self.uptime_ns);
         let expiry_s = u32::try_from(self.settings.expiry_ns / 1_000_000_000).unwrap_or(u32::MAX);
         let silent = |touched_s: u32| now_s.saturating_sub(touched_s) > expiry_s;
         let (series, forgotten) = (&mut self.series, &mut self.forgotten);
@@ -442,9 +476,9 @@ fn settings(plan: &Plan, key: u64, writer: &str) -> Settings {
     }
 }
 
-/// Whole seconds, modulo 2³².
-fn seconds(t: UnixNanos) -> u32 {
-    u32::try_from((t.0 / 1_000_000_000) & u64::from(u32::MAX)).unwrap_or(0)
+/// Whole seconds.
+fn seconds(ns: u64) -> u32 {
+    u32::try_from(ns / 1_000_000_000).unwrap_or(u32::MAX)
 }
 
 fn move_stream(series: &mut SeriesTable, from: u32, to: u32) {

@@ -55,7 +55,7 @@ pub struct Series {
     pub page: PageId,
     /// Streams that fold into it now.
     pub streams: u32,
-    /// When a record last came, in seconds of the embedder's clock.
+    /// When a record last came, in whole seconds since the owner began.
     pub touched_s: u32,
     cells: Vec<Cell>,
     total: Amount,
@@ -207,6 +207,22 @@ impl Series {
         Closed { zero_at, start: self.start, time: cell.end, value, amount: cell.amount }
     }
 
+    /// Move what stands in windows after `latest` into the window that starts at `window`. Says whether that window was not open
+    /// before.
+    pub fn pull_back(&mut self, latest: UnixNanos, window: UnixNanos) -> bool {
+        let mut beyond = Amount::default();
+        let mut any = false;
+        self.cells.retain(|cell| {
+            let stays = cell.window <= latest;
+            if !stays {
+                beyond.merge(&cell.amount);
+                any = true;
+            }
+            stays
+        });
+        any && self.put(window, &beyond)
+    }
+
     /// A point of this series was refused for good: its increment goes back into the window at `window`, and if it came with the
     /// zero point and nothing later has been emitted, the series opens again. Says whether that window was not open before.
     pub fn take_back(&mut self, refused: &Closed, window: UnixNanos) -> bool {
@@ -291,6 +307,12 @@ impl SeriesTable {
     /// The series in a slot, to change.
     pub fn get_mut(&mut self, slot: u32) -> Option<&mut Series> {
         self.slots.get_mut(usize::try_from(slot).ok()?)?.as_mut()
+    }
+
+    /// All of them, with their slots.
+    pub fn iter_slots_mut(&mut self) -> impl Iterator<Item = (u32, &mut Series)> {
+        let slots = self.slots.iter_mut().zip(0u32..);
+        slots.filter_map(|(series, slot)| Some((slot, series.as_mut()?)))
     }
 
     /// All of them.
@@ -414,6 +436,16 @@ mod tests {
         add(&mut s, 10, Number::Int(3));
         let c = s.close(UnixNanos(20), UnixNanos(14)).unwrap();
         assert_eq!((c.start.0, c.zero_at), (14, Some(UnixNanos(14))));
+    }
+
+    #[test]
+    fn windows_beyond_a_clock_that_was_set_back_come_back() {
+        let mut s = series(Temporality::Delta);
+        add(&mut s, 10, Number::Int(1));
+        add(&mut s, 900, Number::Int(2));
+        assert!(s.pull_back(UnixNanos(100), UnixNanos(20)));
+        assert_eq!((close(&mut s, 20), close(&mut s, 30)), ("10-20:1".into(), "20-30:2".into()));
+        assert!(!s.pull_back(UnixNanos(100), UnixNanos(20)), "nothing to move, nothing opened");
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub struct Cumulative {
     start: UnixNanos,
     /// Slot of the series in the low 31 bits; the top bit says that the value is a double.
     series_and_kind: u32,
-    /// When a point last came, in whole seconds of the embedder's clock (modulo 2³²: the year 2106).
+    /// When a point last came, in whole seconds since the owner began.
     pub touched_s: u32,
 }
 
@@ -178,7 +178,7 @@ pub struct Delta {
     written: u32,
     /// Slot of the series that this stream folds into.
     pub series: u32,
-    /// When a point last came, in whole seconds of the embedder's clock.
+    /// When a point last came, in whole seconds since the owner began.
     pub touched_s: u32,
 }
 

@@ -94,3 +94,32 @@ fn other_metrics_pass_untouched() {
     assert!(done.body.is_none());
     assert_eq!(done.tally.passed, 1);
 }
+
+/// The embedder's clock jumps three days ahead and back: totals wait for no one.
+#[test]
+fn a_clock_that_jumps_days_ahead_and_back_delays_no_total() {
+    let mut engine = Local::new(PLAN.as_bytes(), "x", UnixNanos(100 * S)).unwrap();
+    let send = |engine: &mut Local, now: u64, time: u64, value: i64| {
+        let body = batch("a", "requests", 150, time, value);
+        let whole = Batch { body: &body, tenant: b"t", sender: b"", arrived: UnixNanos(now * S) };
+        let done = engine.process(Framing::Plain, &whole).unwrap();
+        engine.settle(done.token, Settled::Accepted, UnixNanos(now * S));
+    };
+    send(&mut engine, 160, 160, 5);
+    let ahead = 160 + 3 * 86_400;
+    engine.tick(UnixNanos(ahead * S));
+    send(&mut engine, ahead, 170, 9);
+    engine.tick(UnixNanos(175 * S));
+    send(&mut engine, 180, 180, 10);
+    engine.tick(UnixNanos(300 * S));
+    while let Some((shard, e)) = engine.next_emission(UnixNanos(300 * S)) {
+        let sequence = e.sequence;
+        engine.answer(shard, sequence, Answer::Accepted, UnixNanos(300 * S));
+    }
+    let page = engine.page();
+    assert_eq!(
+        (page.increments_in.int(), page.increments_out.int()),
+        (10, 10),
+        "all of it is out by the true clock"
+    );
+}

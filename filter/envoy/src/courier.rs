@@ -46,6 +46,8 @@ struct Route {
     /// Envelopes that wait for credit or for the queue to be there.
     held: VecDeque<Vec<u8>>,
     held_bytes: usize,
+    /// The order to rebaseline has been sent.
+    told: bool,
 }
 
 /// The ways to all owners.
@@ -105,11 +107,11 @@ impl Courier {
         let rebaseline = self.rebaseline;
         let Some(route) = self.route(shard) else { return };
         let Some(queue) = route.queue else { return };
-        if rebaseline {
+        if rebaseline && !route.told {
             let mut parcel = vec![REBASELINE];
             parcel.extend_from_slice(&worker.to_le_bytes());
             route.sent = route.sent.saturating_add(u64::try_from(parcel.len()).unwrap_or(0));
-            host::enqueue(queue, &parcel);
+            route.told = host::enqueue(queue, &parcel);
         }
         while let Some(parcel) = route.held.front() {
             let travelling = usize::try_from(route.sent.saturating_sub(route.consumed)).unwrap_or(usize::MAX);
@@ -126,11 +128,14 @@ impl Courier {
         }
     }
 
-    /// All owners have been told: called once every route was flushed.
-    pub fn rebaselined(&mut self) {
-        if self.routes.iter().all(|r| r.queue.is_some()) {
+    /// Every route was flushed: have all owners been told?
+    pub fn rebaselined(&mut self) -> bool {
+        let told = self.routes.iter().all(|r| r.told || r.epoch == 0);
+        if told {
             self.rebaseline = false;
+            self.routes.iter_mut().for_each(|r| r.told = false);
         }
+        told
     }
 
     /// Is that order still to be given?

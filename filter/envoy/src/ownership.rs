@@ -7,11 +7,12 @@
 use crate::host::{self, If};
 use crate::names;
 
-/// A heartbeat older than this means that the owner is gone. Fifty ticks of the default period: a worker that is merely busy
-/// with a 64 MiB body is back long before.
-pub const HEARTBEAT_LOST_NS: u64 = 10_000_000_000;
-/// How often the owner writes one.
+/// How often the owner writes a heartbeat, and the others look at it.
 pub const HEARTBEAT_EVERY_NS: u64 = 1_000_000_000;
+/// An owner whose heartbeat was the same at so many looks in a row is gone: ten seconds, in which a worker that is merely busy
+/// with a 64 MiB body is back long before. Looks are counted, not compared with the clock: a clock that is set forward must not
+/// look like a dead owner.
+pub const LOOKS_WITHOUT_HEARTBEAT: u32 = 10;
 
 /// An entry of shared data: who owns a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,15 +54,32 @@ pub enum Look {
     Contended,
 }
 
+/// Remembers how long a heartbeat has been the same.
+#[derive(Default)]
+pub struct Watchman {
+    last: Option<Claim>,
+    looks: u32,
+}
+
+impl Watchman {
+    /// Is the owner behind this claim gone?
+    fn gone(&mut self, claim: Claim) -> bool {
+        if self.last == Some(claim) {
+            self.looks = self.looks.saturating_add(1);
+        } else {
+            (self.last, self.looks) = (Some(claim), 0);
+        }
+        self.looks >= LOOKS_WITHOUT_HEARTBEAT
+    }
+}
+
 /// Read the claim of a shard; claim it when it is free or its owner is gone.
-pub fn look(shard: usize, worker: u64, now_ns: u64) -> Look {
+pub fn look(shard: usize, worker: u64, watchman: &mut Watchman, now_ns: u64) -> Look {
     let key = names::owner(shard);
     let (epoch, condition) = match host::shared(&key) {
         None => (1, If::Absent),
         Some((bytes, cas)) => match Claim::from_bytes(&bytes) {
-            Some(claim) if now_ns.saturating_sub(claim.heartbeat_ns) < HEARTBEAT_LOST_NS => {
-                return Look::Owned(claim);
-            }
+            Some(claim) if !watchman.gone(claim) => return Look::Owned(claim),
             Some(claim) => (claim.epoch.saturating_add(1), If::Unchanged(cas)),
             None => (1, If::Unchanged(cas)),
         },

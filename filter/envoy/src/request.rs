@@ -95,7 +95,13 @@ impl Request {
                 bump(&mut w.stats.errors_too_large);
                 return;
             }
-            let Some(body) = host::request_body(self.buffered) else { return };
+            if self.buffered == 0 {
+                return;
+            }
+            let Some(body) = host::request_body(self.buffered) else {
+                bump(&mut w.stats.bugs);
+                return;
+            };
             let now_ns = host::now_ns();
             w.meet_owners(now_ns);
             let batch =
@@ -139,7 +145,6 @@ impl Request {
         if waiting.carried && !w.may_wait(waiting.bytes) {
             // There is no room to remember what went out raw, so no stream may be counted on from before it.
             w.courier.must_rebaseline();
-            bump(&mut w.stats.rebaselines);
             return;
         }
         w.waiting_bytes = w.waiting_bytes.saturating_add(waiting.bytes);

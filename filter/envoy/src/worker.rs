@@ -1,11 +1,11 @@
 //! What one worker knows: a static of its VM, so that it outlives the root contexts that pushes make and destroy.
 //!
-//! Everything a callback does happens inside [`with`]. Envoy calls a VM from one thread only; should it ever call back in while a
-//! callback runs, the inner one does nothing and a counter says so.
+//! Everything a callback does happens inside [`with`]. Envoy calls a VM from one thread only, and defers what a host call causes until
+//! the callback is over; should it ever call back in all the same, the inner callback does nothing.
 
 use crate::config::Config;
 use crate::courier::{self, Courier, Parcel};
-use crate::ownership::{self, Claim, Look};
+use crate::ownership::{self, Claim, Look, Watchman};
 use crate::sender::Sender;
 use crate::stats::{Stats, bump};
 use crate::{host, names};
@@ -66,6 +66,7 @@ pub struct Worker {
     vm_id: Vec<u8>,
     writer: String,
     looked_ns: u64,
+    watchmen: Vec<Watchman>,
 }
 
 impl Worker {
@@ -91,7 +92,9 @@ impl Worker {
             let node = String::from_utf8(node).unwrap_or_default();
             self.writer = format!("{node}@{}", process.began_ns / 1_000_000_000);
         }
-        if first || now_ns.saturating_sub(self.looked_ns) >= ownership::HEARTBEAT_EVERY_NS {
+        // A clock that was set back must not stop us from looking.
+        let due = now_ns.abs_diff(self.looked_ns) >= ownership::HEARTBEAT_EVERY_NS;
+        if first || due {
             self.looked_ns = now_ns;
             self.look_at_shards(now_ns);
         }
@@ -102,6 +105,7 @@ impl Worker {
     }
 
     fn look_at_shards(&mut self, now_ns: u64) {
+        self.watchmen.resize_with(self.shards(), Watchman::default);
         for shard in 0..self.shards() {
             if let Some(mine) = self.owned.iter_mut().find(|o| o.shard == shard && o.claim.is_some()) {
                 mine.beat(now_ns);
@@ -110,7 +114,8 @@ impl Worker {
                 }
                 host::warn(&format!("phoenix: another worker has taken over shard {shard}"));
             }
-            match ownership::look(shard, self.number, now_ns) {
+            let Some(watchman) = self.watchmen.get_mut(shard) else { continue };
+            match ownership::look(shard, self.number, watchman, now_ns) {
                 Look::Won(claim) => self.take_over(shard, claim, now_ns),
                 Look::Owned(claim) => self.courier.meet(shard, claim.epoch, self.number, &self.vm_id),
                 Look::Contended => {}
@@ -163,6 +168,8 @@ impl Worker {
     /// The upstream has accepted a request: its records go to the owners.
     pub fn deliver(&mut self, messages: Vec<(usize, Vec<u8>)>, carried: bool, now_ns: u64) {
         let limit_bytes = self.limit(|l| l.queue_bytes_max);
+        // What other workers sent before comes first: a stream whose client changed connections stays in order.
+        self.drain(now_ns);
         for (shard, mut message) in messages {
             match self.owned.iter_mut().find(|o| o.shard == shard && o.claim.is_some()) {
                 Some(owned) => {
@@ -269,8 +276,8 @@ impl Worker {
                 }
             }
         }
-        if rebaseline {
-            self.courier.rebaselined();
+        if rebaseline && self.courier.rebaselined() {
+            bump(&mut self.stats.rebaselines);
         }
     }
 
