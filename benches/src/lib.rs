@@ -1,1 +1,22 @@
-//! Skeleton.
+//! Benches that print ratios measured in one run.
+//!
+//! In: synthetic OTLP traffic. Out: a table for people and `target/phoenix/bench/NAME.json` for programs. On a shared machine a
+//! bare number says little, so everything that is compared runs interleaved in one process on the same bytes, in CPU time,
+//! and ratios are formed round by round. `docs/benchmarks.md` says how each number is made. Modules in the order of use:
+
+/// What a bench found: figures, their targets, the table and the file.
+pub mod figures;
+/// CPU time, and medians of it.
+pub mod measure;
+/// The traffic: streams that come again, and new ones.
+pub mod traffic;
+
+/// The engine as it runs in this process, and `prost` beside it.
+pub mod native;
+/// The engine as a component in wasmtime.
+pub mod wasm;
+
+/// `bench engine`.
+pub mod engine;
+/// `bench envoy`.
+pub mod envoy;
