@@ -84,9 +84,20 @@ impl Envoy {
     /// # Errors
     /// It does not start; the text ends with its log.
     pub async fn start(options: EnvoyOptions) -> anyhow::Result<Self> {
+        Self::start_edited(options, |yaml| yaml).await
+    }
+
+    /// Starts Envoy with an edited `gateway.yaml`, for tests that need more clusters or shorter time-outs than the shipped file has.
+    ///
+    /// # Errors
+    /// It does not start; the text ends with its log.
+    pub async fn start_edited(
+        options: EnvoyOptions,
+        edit: impl Fn(String) -> String,
+    ) -> anyhow::Result<Self> {
         let mut tries = 1;
         loop {
-            let mut envoy = Self::spawn(options.clone())?;
+            let mut envoy = Self::spawn(options.clone(), &edit)?;
             match envoy.wait_ready().await {
                 Ok(()) => return Ok(envoy),
                 Err(_) if tries < STARTS_MAX && envoy.log().contains("Address already in use") => tries += 1,
@@ -105,7 +116,7 @@ impl Envoy {
         }
     }
 
-    fn spawn(options: EnvoyOptions) -> anyhow::Result<Self> {
+    fn spawn(options: EnvoyOptions, edit: impl Fn(String) -> String) -> anyhow::Result<Self> {
         let temporary = if options.folder.is_some() { None } else { Some(tempfile::tempdir()?) };
         let folder = match (&options.folder, &temporary) {
             (Some(folder), _) => folder.clone(),
@@ -122,7 +133,7 @@ impl Envoy {
             .with_context(|| format!("no module at {}: run `cargo xtask build`", options.module.display()))?;
         let options = EnvoyOptions { module, ..options };
         let addresses = Addresses { listener: free_port()?, admin: free_port()?, upstream: options.upstream };
-        fs::write(folder.join("gateway.yaml"), gateway(addresses, &watched)?)?;
+        fs::write(folder.join("gateway.yaml"), edit(gateway(addresses, &watched)?))?;
         fs::write(watched.join("phoenix.yaml"), ecds(&options.module, &options.plugin_config)?)?;
         let log = fs::File::create(folder.join("envoy.log"))?;
         let child = Command::new(&options.binary)
