@@ -1,0 +1,212 @@
+//! A case on the engine itself: one instance, one thread, no shell.
+//!
+//! In: a case. Out: its outcome with the balance. This is the embedder whose steps the others wait for: what it has counted after a step is what they must reach.
+//! What a shell would do (headers, answers, statuses) is done here in the plainest way, from the contract and not from the shell.
+
+use super::language::{Action, Answer, Batch};
+use super::{Attempt, Case, Outcome, StepOutcome};
+use anyhow::{Context as _, ensure};
+use phoenix_filter::amount::Amount;
+use phoenix_filter::body::{BodyError, Framing};
+use phoenix_filter::emit::Answer as Verdict;
+use phoenix_filter::flow::Batch as Bytes;
+use phoenix_filter::frame::Encoding;
+use phoenix_filter::local::{Local, Settled};
+use phoenix_filter::units::UnixNanos;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Longer than the longest wait between two attempts.
+const RETRY_NS: u64 = 16_000_000_000;
+/// Attempts that the quiet time after the last step allows.
+const QUIET_ROUNDS: u64 = 64;
+
+struct Engine {
+    local: Local,
+    plan: serde_json::Value,
+    answers: VecDeque<Answer>,
+    ledger: BTreeMap<&'static str, u64>,
+}
+
+/// Runs a case.
+///
+/// # Errors
+/// The plan is refused, or a total is off.
+pub fn run(case: &Case) -> anyhow::Result<Outcome> {
+    let local = Local::new(case.plan().as_bytes(), "", UnixNanos(0)).map_err(|e| anyhow::anyhow!("{e}"))?;
+    let plan = serde_json::from_str(&case.plan())?;
+    let mut engine = Engine { local, plan, answers: VecDeque::new(), ledger: BTreeMap::new() };
+    let mut outcome = Outcome::default();
+    for (index, step) in case.steps.iter().enumerate() {
+        let now = UnixNanos(step.at_ns);
+        let mut done = StepOutcome::default();
+        match &step.action {
+            Action::Batch(batch) => done.forwarded = Some(engine.batch(batch, now)?),
+            Action::Push(_) => done.taken = Some(engine.push(&case.pushed(index)?)?),
+            Action::Emissions(answers) => engine.answers.extend(answers),
+            Action::Tick => {}
+        }
+        engine.ticks(now, &mut done);
+        engine.check_balance().with_context(|| format!("after {}", step.text))?;
+        done.ledger = engine.ledger();
+        outcome.steps.push(done);
+    }
+    let mut quiet = StepOutcome::default();
+    let last_ns = case.steps.last().map_or(0, |step| step.at_ns);
+    for round in 1..=QUIET_ROUNDS {
+        engine.ticks(UnixNanos(last_ns + round * RETRY_NS), &mut quiet);
+    }
+    ensure!(engine.local.owners().iter().all(|o| o.outbox().is_empty()), "an emission never left");
+    quiet.ledger = engine.ledger();
+    outcome.steps.push(quiet);
+    outcome.balance = Some(engine.balance().map(|amount| text(&amount)));
+    let sum = |of: fn(&phoenix_filter::owner::Owner) -> usize| -> u64 {
+        engine.local.owners().iter().map(|owner| of(owner) as u64).sum()
+    };
+    outcome.gauges =
+        BTreeMap::from([("streams", sum(|owner| owner.streams())), ("series", sum(|owner| owner.series()))]);
+    Ok(outcome)
+}
+
+impl Engine {
+    fn batch(&mut self, batch: &Batch, now: UnixNanos) -> anyhow::Result<Vec<u8>> {
+        let framed = if batch.grpc { frame(&batch.message) } else { batch.message.clone() };
+        let framing = if batch.grpc { Framing::Grpc(Encoding::Identity) } else { Framing::Plain };
+        let default = self.plan["tenant"]["default"].as_str().unwrap_or_default().to_owned();
+        let tenant = batch.tenant.clone().unwrap_or(default);
+        let sender = batch.sender.as_deref().filter(|_| !self.plan["sender_header"].is_null());
+        let bytes = Bytes {
+            body: &framed,
+            tenant: tenant.as_bytes(),
+            sender: sender.unwrap_or_default().as_bytes(),
+            arrived: now,
+        };
+        let done = match self.local.process(framing, &bytes) {
+            Ok(done) => done,
+            Err(error) => {
+                let kind = match error {
+                    BodyError::Decode(_) => "errors_decode",
+                    BodyError::Frame(_) => "errors_frame",
+                    BodyError::Gzip(_) => "errors_gzip",
+                    BodyError::Encoding(_) => "encoded_requests",
+                    BodyError::TooLarge => "errors_too_large",
+                };
+                *self.ledger.entry(kind).or_default() += 1;
+                return Ok(batch.message.clone());
+            }
+        };
+        let (how, kind) = match batch.answer {
+            Answer::Http(200..300) | Answer::Partial(_) if !batch.grpc => (Settled::Accepted, None),
+            Answer::GrpcTrailers(0) | Answer::GrpcHeaders(0) | Answer::Partial(_) => {
+                (Settled::Accepted, None)
+            }
+            Answer::Gone => (Settled::Unanswered, Some("unanswered")),
+            _ => (Settled::Refused, Some("upstream_refused")),
+        };
+        if let Some(kind) = kind {
+            *self.ledger.entry(kind).or_default() += done.tally.recorded;
+        }
+        self.local.settle(done.token, how, now);
+        let body = done.body.unwrap_or(framed);
+        if !batch.grpc {
+            return Ok(body);
+        }
+        Ok(body.get(5..).context("a gRPC body without a frame")?.to_vec())
+    }
+
+    fn push(&mut self, plan: &str) -> anyhow::Result<bool> {
+        let taken = self.local.configure(plan.as_bytes()).is_ok();
+        if taken {
+            self.plan = serde_json::from_str(plan)?;
+        }
+        Ok(taken)
+    }
+
+    /// What two ticks do: the second one sees what the answers to the first have left.
+    fn ticks(&mut self, now: UnixNanos, done: &mut StepOutcome) {
+        for _ in 0..2 {
+            self.local.tick(now);
+            while let Some((shard, emission)) = self.local.next_emission(now) {
+                let answer = self.answers.pop_front().unwrap_or_default();
+                let tenant = String::from_utf8_lossy(&emission.tenant).into_owned();
+                let attempt =
+                    Attempt { sequence: emission.sequence, tenant, body: emission.body.to_vec(), answer };
+                let (verdict, counter) = match answer {
+                    Answer::Http(200..300) | Answer::Partial(_) => (Verdict::Accepted, "emissions"),
+                    Answer::Http(408 | 425 | 429 | 500..) | Answer::Gone | Answer::Broken => {
+                        (Verdict::Unknown, "emission_retries")
+                    }
+                    _ => (Verdict::Refused, "emissions_refused"),
+                };
+                *self.ledger.entry(counter).or_default() += 1;
+                self.local.answer(shard, attempt.sequence, verdict, now);
+                done.attempts.push(attempt);
+            }
+        }
+    }
+
+    fn ledger(&self) -> BTreeMap<&'static str, u64> {
+        let (tally, page) = (self.local.tally(), self.local.page());
+        let foreign: u64 = self.local.owners().iter().map(|owner| owner.ledger().foreign_key).sum();
+        let bugs: u64 = self.local.owners().iter().map(|owner| owner.ledger().unreadable).sum();
+        let mut ledger = self.ledger.clone();
+        ledger.extend([
+            ("points", tally.points),
+            ("passed", tally.passed),
+            ("recorded", tally.recorded),
+            ("ahead", tally.ahead),
+            ("unfit", tally.unfit),
+            ("unfoldable", tally.unfoldable),
+            ("unwritable", tally.unwritable),
+            ("no_value", tally.no_value),
+            ("folded", page.folded),
+            ("baselines", page.baselines),
+            ("resets", page.resets),
+            ("late", page.late),
+            ("out_of_order", page.out_of_order),
+            ("duplicates", page.duplicates),
+            ("overlaps", page.overlaps),
+            ("carried", page.carried),
+            ("refused", page.refused + foreign),
+            ("emitted", page.emitted),
+            ("bugs", bugs),
+        ]);
+        ledger.retain(|_, count| *count > 0);
+        ledger
+    }
+
+    fn balance(&self) -> [Amount; 4] {
+        let mut sum = [Amount::default(); 4];
+        for owner in self.local.owners() {
+            let (came, left, waiting, open) = owner.balance();
+            for (total, part) in sum.iter_mut().zip([came, left, waiting, open]) {
+                total.merge(&part);
+            }
+        }
+        sum
+    }
+
+    /// Increments in are those acknowledged, waiting and open: integers exactly, doubles to 1e-12.
+    fn check_balance(&self) -> anyhow::Result<()> {
+        let [came, left, waiting, open] = self.balance();
+        let mut rest = left;
+        rest.merge(&waiting);
+        rest.merge(&open);
+        let off = (came.to_f64() - rest.to_f64()).abs();
+        ensure!(
+            came.int() == rest.int() && off <= 1e-12 * came.to_f64().abs(),
+            "increments in {}, accounted for {}",
+            text(&came),
+            text(&rest)
+        );
+        Ok(())
+    }
+}
+
+fn text(amount: &Amount) -> String {
+    if amount.is_double() { format!("{:?}", amount.to_f64()) } else { amount.int().to_string() }
+}
+
+/// One gRPC frame around a message.
+fn frame(message: &[u8]) -> Vec<u8> {
+    crate::sink::frame::grpc_frame(message, false).to_vec()
+}
