@@ -6,6 +6,7 @@
 
 use crate::amount::Number;
 use crate::hash::Identity;
+use crate::ledger::PageId;
 use crate::record::Temporality;
 use crate::series::{Closed, Head};
 use crate::units::UnixNanos;
@@ -35,6 +36,8 @@ pub struct Entry {
     pub slot: u32,
     /// … and who that was when the window closed.
     pub id: Identity,
+    /// Its page in the ledger.
+    pub page: PageId,
     /// The point.
     pub closed: Closed,
 }

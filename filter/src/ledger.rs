@@ -73,6 +73,8 @@ pub struct Page {
     pub refused: u64,
     /// Points of the emissions that were accepted.
     pub emitted: u64,
+    /// Points of emissions that were refused for good after their series had gone: their increments are lost.
+    pub abandoned: u64,
     /// Increments that joined a series.
     pub increments_in: Amount,
     /// Increments whose emission was accepted.
@@ -105,6 +107,7 @@ impl Page {
             (&mut self.carried, o.carried),
             (&mut self.refused, o.refused),
             (&mut self.emitted, o.emitted),
+            (&mut self.abandoned, o.abandoned),
         ] {
             *a = a.saturating_add(b);
         }

@@ -98,14 +98,14 @@ impl Local {
     }
 
     /// Put another plan in force. A refused one leaves the old one; requests that are on their way finish under theirs.
-    pub fn configure(&mut self, plan_json: &[u8]) -> Result<u64, ConfigureError> {
+    pub fn configure(&mut self, plan_json: &[u8], now: UnixNanos) -> Result<u64, ConfigureError> {
         let plan = Plan::parse(plan_json).map_err(|e| ConfigureError::Plan(Box::new(e)))?;
         if plan.shards != self.plan.plan.shards {
             return Err(ConfigureError::Shards { running: self.plan.plan.shards, asked: plan.shards });
         }
         let plan = Rc::new(Compiled::new(plan));
         for owner in &mut self.owners {
-            owner.configure(&plan.plan, plan.key, &self.writer);
+            owner.configure(&plan.plan, plan.key, &self.writer, now);
         }
         self.plan = plan;
         Ok(self.plan.plan.version)

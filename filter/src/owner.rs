@@ -86,13 +86,12 @@ impl Owner {
         }
     }
 
-    /// A new plan. State stays, whatever the plan says, but for a new hash key: then every stream is a stranger again.
-    pub fn configure(&mut self, plan: &Plan, key: u64, writer: &str) {
+    /// A new plan. State stays, whatever the plan says, but for a new hash key: that is a restart. What is open goes out at once,
+    /// and every stream is a stranger again.
+    pub fn configure(&mut self, plan: &Plan, key: u64, writer: &str, now: UnixNanos) {
         let new = settings(plan, key, writer);
         if new.key != self.settings.key {
-            self.delta.clear();
-            self.rebaseline();
-            self.began = None;
+            self.restart(now);
         }
         if (&new.writer, &new.writer_label, &new.mark_label)
             != (&self.settings.writer, &self.settings.writer_label, &self.settings.mark_label)
@@ -103,6 +102,27 @@ impl Owner {
         self.cumulative.set_max(plan.limits.streams_max);
         self.delta.set_max(plan.limits.delta_streams_max);
         self.series.set_max(plan.limits.series_max);
+    }
+
+    /// End every series a moment before now, and begin anew: series under the new key have the same labels as those under the
+    /// old one, and must not write into their time.
+    fn restart(&mut self, now: UnixNanos) {
+        if self.settings.clock == Clock::Wall {
+            self.close_due(now);
+        }
+        let (at, began) = (self.now.minus(1_000_000), self.began.unwrap_or_default());
+        let mut entries = Vec::new();
+        for (slot, series) in self.series.iter_slots_mut() {
+            if let Some(closed) = series.close_all(at, began) {
+                entries.push(Entry { slot, id: series.id, page: series.page, closed });
+            }
+        }
+        self.pack(entries);
+        self.due.clear();
+        self.delta.clear();
+        self.rebaseline();
+        self.series.clear();
+        self.began = None;
     }
 
     /// Points went out raw that could not be remembered: count no stream on from before. Never inflates; what came in between is
@@ -346,9 +366,13 @@ impl Owner {
             if let Some(series) = self.series.get_mut(slot)
                 && let Some(closed) = series.close(end, began)
             {
-                entries.push(Entry { slot, id: series.id, closed });
+                entries.push(Entry { slot, id: series.id, page: series.page, closed });
             }
         }
+        self.pack(entries);
+    }
+
+    fn pack(&mut self, entries: Vec<Entry>) {
         let points: Vec<(&Head, Entry)> =
             entries.into_iter().filter_map(|e| Some((&self.series.get(e.slot)?.head, e))).collect();
         let s = &self.settings;
@@ -398,13 +422,16 @@ impl Owner {
             self.ledger.emissions_refused = self.ledger.emissions_refused.saturating_add(1);
         }
         for entry in &emission.entries {
-            let Some(series) = self.series.get_mut(entry.slot).filter(|s| s.id == entry.id) else { continue };
+            let page = self.ledger.page(entry.page);
             if answer == Answer::Accepted {
-                let page = self.ledger.page(series.page);
                 page.emitted = page.emitted.saturating_add(1);
                 page.increments_out.merge(&entry.closed.amount);
                 continue;
             }
+            let Some(series) = self.series.get_mut(entry.slot).filter(|s| s.id == entry.id) else {
+                page.abandoned = page.abandoned.saturating_add(1);
+                continue;
+            };
             let windows = series.windows;
             let window = windows.closed_before(self.closed_at).max(windows.start_of(entry.closed.time));
             if series.take_back(&entry.closed, window) {

@@ -177,6 +177,20 @@ impl Series {
         }
     }
 
+    /// Close everything that is open in one point at `at`: the series ends here.
+    pub fn close_all(&mut self, at: UnixNanos, began: UnixNanos) -> Option<Closed> {
+        let first = self.cells.first()?.window;
+        let amount = self.open_amount();
+        self.cells.clear();
+        // A series ends after its last point, and after the window that it opened.
+        let end = at.max(self.emitted_to.max(first).plus(1_000_000));
+        let cell = Cell { window: first, end, amount };
+        Some(match self.head.output {
+            Temporality::Delta => self.close_delta(&cell),
+            Temporality::Cumulative => self.close_cumulative(&cell, began),
+        })
+    }
+
     fn close_delta(&mut self, cell: &Cell) -> Closed {
         let value = representable(&cell.amount);
         self.emitted_to = cell.end;
@@ -309,6 +323,14 @@ impl SeriesTable {
         self.slots.get_mut(usize::try_from(slot).ok()?)?.as_mut()
     }
 
+    /// Forget all of them.
+    pub fn clear(&mut self) {
+        self.slots.clear();
+        self.free.clear();
+        self.index.clear();
+        self.hand = 0;
+    }
+
     /// All of them, with their slots.
     pub fn iter_slots_mut(&mut self) -> impl Iterator<Item = (u32, &mut Series)> {
         let slots = self.slots.iter_mut().zip(0u32..);
@@ -436,6 +458,18 @@ mod tests {
         add(&mut s, 10, Number::Int(3));
         let c = s.close(UnixNanos(20), UnixNanos(14)).unwrap();
         assert_eq!((c.start.0, c.zero_at), (14, Some(UnixNanos(14))));
+    }
+
+    #[test]
+    fn a_series_that_ends_puts_everything_into_one_point() {
+        let mut s = series(Temporality::Cumulative);
+        add(&mut s, 10, Number::Int(1));
+        assert_eq!(close(&mut s, 20), "z@10 10-20:1");
+        add(&mut s, 20, Number::Int(2));
+        add(&mut s, 30, Number::Int(4));
+        let end = s.close_all(UnixNanos(2_000_000), UnixNanos(0)).unwrap();
+        assert_eq!((end.time.0, end.value), (2_000_000, Number::Int(7)));
+        assert!(s.is_idle() && s.close_all(UnixNanos(3_000_000), UnixNanos(0)).is_none());
     }
 
     #[test]

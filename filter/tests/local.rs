@@ -123,3 +123,40 @@ fn a_clock_that_jumps_days_ahead_and_back_delays_no_total() {
         "all of it is out by the true clock"
     );
 }
+
+/// A new hash key is a restart: what was open goes out before it, nothing is lost, no point shares its time with another.
+#[test]
+fn a_new_key_ends_every_series_before_it() {
+    let mut engine = Local::new(PLAN.as_bytes(), "x", UnixNanos(100 * S)).unwrap();
+    let send = |engine: &mut Local, time: u64, value: i64| {
+        let body = batch("a", "requests", 150, time, value);
+        let whole = Batch { body: &body, tenant: b"t", sender: b"", arrived: UnixNanos(time * S) };
+        let done = engine.process(Framing::Plain, &whole).unwrap();
+        engine.settle(done.token, Settled::Accepted, UnixNanos(time * S));
+    };
+    send(&mut engine, 160, 5);
+    send(&mut engine, 170, 9);
+    let other = PLAN.replace("0001020304", "ff01020304").replace("\"version\":1", "\"version\":2");
+    assert_eq!(engine.configure(other.as_bytes(), UnixNanos(172 * S)), Ok(2));
+    send(&mut engine, 180, 10);
+    send(&mut engine, 190, 14);
+    let now = UnixNanos(400 * S);
+    engine.tick(now);
+    let mut points = Vec::new();
+    while let Some((shard, e)) = engine.next_emission(now) {
+        let (sequence, body) = (e.sequence, e.body.to_vec());
+        for rm in Request::decode(&body[..]).unwrap().resource_metrics {
+            let Some(Data::Sum(sum)) = &rm.scope_metrics[0].metrics[0].data else { panic!() };
+            for p in &sum.data_points {
+                let Some(V::AsInt(v)) = p.value else { panic!() };
+                points.push((p.time_unix_nano, v));
+            }
+        }
+        engine.answer(shard, sequence, Answer::Accepted, now);
+    }
+    let times: Vec<u64> = points.iter().map(|p| p.0).collect();
+    assert!(times.is_sorted_by(|a, b| a < b), "one point at each time: {points:?}");
+    let page = engine.page();
+    assert_eq!((page.increments_in.int(), page.increments_out.int(), page.abandoned), (13, 13, 0));
+    assert_eq!(page.baselines, 1, "the first point under the new key");
+}

@@ -40,7 +40,7 @@ struct Phoenix;
 
 impl Guest for Phoenix {
     fn configure(plan: Vec<u8>, writer: String, now_ns: u64) -> Result<u64, String> {
-        if let Some(result) = with(|engine| engine.configure(&plan)) {
+        if let Some(result) = with(|engine| engine.configure(&plan, UnixNanos(now_ns))) {
             return result.map_err(|e| e.to_string());
         }
         let engine = Local::new(&plan, &writer, UnixNanos(now_ns)).map_err(|e| e.to_string())?;
@@ -137,6 +137,7 @@ fn read_page(metric: &[u8], p: &phoenix_filter::ledger::Page) -> Page {
         carried: p.carried,
         refused: p.refused,
         emitted: p.emitted,
+        abandoned: p.abandoned,
         increments_in: read_amount(&p.increments_in),
         increments_out: read_amount(&p.increments_out),
     }

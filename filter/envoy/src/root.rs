@@ -57,7 +57,7 @@ impl RootContext for Root {
         host::set_tick_period(u32::try_from(config.envoy.tick.0).unwrap_or(1_000));
         self.config = Some(config.clone());
         // Runs in the main thread's VMs too, a canary among them: nothing here may touch what workers share.
-        worker::with(|w| w.configure(config)).is_some()
+        worker::with(|w| w.configure(config, host::now_ns())).is_some()
     }
 
     fn on_tick(&mut self) {

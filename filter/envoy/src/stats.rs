@@ -95,6 +95,8 @@ stats! {
     emissions: counter = "phoenix_emissions",
     /// Points in them.
     emitted: counter = "phoenix_emitted",
+    /// Points refused for good after their series had gone: lost.
+    abandoned: counter = "phoenix_abandoned",
     /// Emissions refused for good; their increments went back.
     emissions_refused: counter = "phoenix_emissions_refused",
     /// Emissions that had to be sent again.
@@ -136,6 +138,7 @@ impl Stats {
         self.carried = p.carried;
         self.refused = p.refused.saturating_add(foreign_key);
         self.emitted = p.emitted;
+        self.abandoned = p.abandoned;
     }
 }
 

@@ -71,9 +71,9 @@ pub struct Worker {
 
 impl Worker {
     /// A new configuration, from a new root context: queues must be registered again, from there.
-    pub fn configure(&mut self, config: Rc<Config>) {
+    pub fn configure(&mut self, config: Rc<Config>, now_ns: u64) {
         for owned in &mut self.owned {
-            owned.owner.configure(&config.plan.plan, config.plan.key, &self.writer);
+            owned.owner.configure(&config.plan.plan, config.plan.key, &self.writer, UnixNanos(now_ns));
             owned.register();
         }
         self.config = Some(config);
