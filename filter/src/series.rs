@@ -240,7 +240,8 @@ impl Series {
     /// A point of this series was refused for good: its increment goes back into the window at `window`, and if it came with the
     /// zero point and nothing later has been emitted, the series opens again. Says whether that window was not open before.
     pub fn take_back(&mut self, refused: &Closed, window: UnixNanos) -> bool {
-        if self.head.output == Temporality::Cumulative {
+        // A total that began after it does not hold it.
+        if self.head.output == Temporality::Cumulative && refused.start == self.start {
             self.total.take(&refused.amount);
             if refused.zero_at.is_some() && self.emitted_to == refused.time {
                 self.opening = true;
@@ -250,10 +251,13 @@ impl Series {
         self.put(window, &refused.amount)
     }
 
-    /// Begin anew with a zero point and a new start time at the next window (the writer changed, say).
+    /// Begin anew with a zero point and a new start time at the next window: the writer or the mark changed, so that nothing has been
+    /// emitted yet under the labels to come.
     pub fn reopen(&mut self) {
         self.opening = true;
         self.total = Amount::default();
+        self.start = UnixNanos(0);
+        self.emitted_to = UnixNanos(0);
     }
 }
 
@@ -450,6 +454,21 @@ mod tests {
         let refused = s.close(UnixNanos(40), UnixNanos(0)).unwrap();
         s.take_back(&refused, UnixNanos(40));
         assert_eq!(close(&mut s, 50), "20-50:5", "a series that is open stays open");
+    }
+
+    #[test]
+    fn other_labels_open_anew_and_take_nothing_from_the_life_before() {
+        let mut s = series(Temporality::Cumulative);
+        add(&mut s, 10, Number::Int(3));
+        let refused = s.close(UnixNanos(20), UnixNanos(0)).unwrap();
+        s.reopen();
+        add(&mut s, 20, Number::Int(4));
+        s.take_back(&refused, UnixNanos(20));
+        assert_eq!(
+            close(&mut s, 30),
+            "z@20 20-30:7",
+            "a zero point at the end of the old life, and all of the refused"
+        );
     }
 
     #[test]
