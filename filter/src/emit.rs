@@ -11,7 +11,7 @@ use crate::record::Temporality;
 use crate::series::{Closed, Head};
 use crate::units::UnixNanos;
 use crate::wire::{put_bytes_field, put_fixed64_field, put_varint_field};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// First wait before the same bytes are sent again; doubled each time.
 const RETRY_FIRST_NS: u64 = 500_000_000;
@@ -103,14 +103,9 @@ impl Outbox {
     /// The next emission that may be sent now: the oldest of a tenant that has none in flight, and whose wait is over. It counts
     /// as in flight until [`Outbox::answer`] or [`Outbox::forget_flights`].
     pub fn next(&mut self, now: UnixNanos) -> Option<&Emission> {
-        let mut at = None;
-        for (i, e) in self.queue.iter().enumerate() {
-            let first_of_tenant = !self.queue.iter().take(i).any(|o| o.tenant == e.tenant);
-            if first_of_tenant && !e.in_flight && e.not_before <= now {
-                at = Some(i);
-                break;
-            }
-        }
+        let mut tenants = BTreeSet::new();
+        let ready = |e: &Emission| !e.in_flight && e.not_before <= now;
+        let at = self.queue.iter().position(|e| tenants.insert(&e.tenant) && ready(e));
         let e = self.queue.get_mut(at?)?;
         e.in_flight = true;
         Some(e)

@@ -12,7 +12,7 @@
 
 use crate::amount::Amount;
 use crate::emit::{Answer, Emission, Entry, Labels, Outbox};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, PageId};
 use crate::limits::{AHEAD_MAX_NS, CLOCK_SET_BACK_NS, LEAP_NS, SWEEP_SLOTS};
 use crate::record::{Message, Record, RecordError, Temporality};
 use crate::series::{Head, Series, SeriesTable};
@@ -54,7 +54,8 @@ pub struct Owner {
     due: BTreeMap<UnixNanos, Vec<(u32, UnixNanos)>>,
     outbox: Outbox,
     ledger: Ledger,
-    slots: Vec<Option<u32>>,
+    /// Of the message at hand: slot (none: the table was full) and page of each series in its dictionary.
+    slots: Vec<(Option<u32>, PageId)>,
 }
 
 impl Owner {
@@ -187,12 +188,13 @@ impl Owner {
         let mut slots = core::mem::take(&mut self.slots);
         slots.clear();
         for head in message.heads().flatten() {
-            let (series, ledger) = (&mut self.series, &mut self.ledger);
-            slots.push(series.slot_of(head.id, || Series::new(&head, ledger.page_of(head.metric))));
-            if let Some(series) = slots.last().copied().flatten().and_then(|slot| series.get_mut(slot)) {
+            let page = self.ledger.page_of(head.metric);
+            let slot = self.series.slot_of(head.id, || Series::new(&head, page));
+            if let Some(series) = slot.and_then(|slot| self.series.get_mut(slot)) {
                 // A plan may change width and delay of a series that lives on.
                 series.windows = Windows::new(head.width_ns, head.delay_ns);
             }
+            slots.push((slot, page));
         }
         let watch = Watch {
             began: self.began.unwrap_or_default(),
@@ -202,15 +204,14 @@ impl Owner {
         };
         for record in message.records().flatten() {
             let at = usize::try_from(record.series).unwrap_or(usize::MAX);
-            match slots.get(at).copied().flatten() {
-                Some(slot) => self.fold_record(&record, slot, &watch),
-                None => {
-                    let head = message.heads().nth(at).and_then(Result::ok);
-                    let page = self.ledger.page_of(head.map(|h| h.metric).unwrap_or_default());
-                    let page = self.ledger.page(page);
+            match slots.get(at) {
+                Some((Some(slot), _)) => self.fold_record(&record, *slot, &watch),
+                Some((None, page)) => {
+                    let page = self.ledger.page(*page);
                     page.records = page.records.saturating_add(1);
                     page.refused = page.refused.saturating_add(1);
                 }
+                None => {}
             }
         }
         self.slots = slots;
