@@ -4,7 +4,7 @@
 //! passed and nothing more to fold; its messages are read by an owner, whose books balance. Where prost reads the input, it reads
 //! the output too, and the points of the output are those of the input, byte for byte and in order, less the cut ones.
 
-use crate::shared;
+use super::shared;
 use flate2::{Compression, write::GzEncoder};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;

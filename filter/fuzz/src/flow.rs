@@ -3,8 +3,8 @@
 //! and outbox within their limits. Among the emissions that the upstream took: cumulative values never fall between two starts of
 //! a series.
 
-use crate::choices::Choices;
-use crate::shared;
+use super::choices::Choices;
+use super::shared;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::metrics::v1 as pm;
@@ -27,6 +27,8 @@ const BEGIN_S: u64 = 100_000;
 const STEPS_MAX: usize = 256;
 /// Requests that wait for their answer: the embedder bounds them, so the script does.
 const PENDING_MAX: usize = 16;
+/// Fillings of the outbox that a script can need to drain.
+const ROUNDS_MAX: usize = 10_000;
 
 /// Run one input.
 pub fn run(data: &[u8]) {
@@ -42,6 +44,14 @@ pub fn run(data: &[u8]) {
     script.end();
 }
 
+/// An emission on its way.
+struct Flight {
+    shard: usize,
+    sequence: u64,
+    tenant: Vec<u8>,
+    body: Vec<u8>,
+}
+
 struct Script {
     engine: Local,
     plan: Plan,
@@ -49,7 +59,7 @@ struct Script {
     now_s: u64,
     pending: VecDeque<u64>,
     /// Emissions that were sent and have no answer yet, with their bytes.
-    flying: Vec<(usize, u64, Vec<u8>)>,
+    flying: Vec<Flight>,
     /// Last accepted (start, time, value) of each cumulative series of the upstream.
     taken: BTreeMap<Vec<u8>, (u64, u64, f64)>,
 }
@@ -102,7 +112,8 @@ impl Script {
                 self.version += 1;
                 let clock = if c.below(8) == 0 { "event" } else { "wall" };
                 let json = plan(c, self.version, clock);
-                match self.engine.configure(json.as_bytes()) {
+                let now = self.now();
+                match self.engine.configure(json.as_bytes(), now) {
                     Ok(version) => {
                         assert_eq!(version, self.version);
                         self.plan = Plan::parse(json.as_bytes()).expect("parsed before");
@@ -117,7 +128,8 @@ impl Script {
                 if let Ok(done) = self.engine.process(Framing::Plain, &batch) {
                     assert!(done.body.is_none() || done.tally.points > 0);
                 }
-                self.engine.configure(&junk).expect_err("three bytes are no plan");
+                let now = self.now();
+                self.engine.configure(&junk, now).expect_err("three bytes are no plan");
             }
         }
     }
@@ -161,9 +173,13 @@ impl Script {
     fn send(&mut self) {
         let now = self.now();
         while let Some((shard, emission)) = self.engine.next_emission(now) {
-            let (sequence, body) = (emission.sequence, emission.body.to_vec());
-            assert!(!self.flying.iter().any(|(s, q, _)| (*s, *q) == (shard, sequence)), "in flight twice");
-            self.flying.push((shard, sequence, body));
+            let sequence = emission.sequence;
+            let (tenant, body) = (emission.tenant.to_vec(), emission.body.to_vec());
+            assert!(
+                !self.flying.iter().any(|f| (f.shard, f.sequence) == (shard, sequence)),
+                "in flight twice"
+            );
+            self.flying.push(Flight { shard, sequence, tenant, body });
         }
     }
 
@@ -171,16 +187,16 @@ impl Script {
         if self.flying.is_empty() {
             return;
         }
-        let (shard, sequence, body) = self.flying.remove(at % self.flying.len());
+        let flight = self.flying.remove(at % self.flying.len());
         if answer == Answer::Accepted {
-            self.take(&body);
+            self.take(&flight);
         }
-        self.engine.answer(shard, sequence, answer, self.now());
+        self.engine.answer(flight.shard, flight.sequence, answer, self.now());
     }
 
     /// The upstream takes an emission.
-    fn take(&mut self, body: &[u8]) {
-        let request = ExportMetricsServiceRequest::decode(body).expect("an emission is OTLP");
+    fn take(&mut self, flight: &Flight) {
+        let request = ExportMetricsServiceRequest::decode(&flight.body[..]).expect("an emission is OTLP");
         for rm in &request.resource_metrics {
             for metric in rm.scope_metrics.iter().flat_map(|s| &s.metrics) {
                 let Some(Data::Sum(sum)) = &metric.data else { panic!("only sums are folded") };
@@ -197,7 +213,8 @@ impl Script {
                     if sum.aggregation_temporality != 2 {
                         continue;
                     }
-                    let mut series = rm.resource.as_ref().map(|r| r.encode_to_vec()).unwrap_or_default();
+                    let mut series = flight.tenant.clone();
+                    series.extend(rm.resource.as_ref().map(|r| r.encode_to_vec()).unwrap_or_default());
                     series.extend_from_slice(metric.name.as_bytes());
                     point.attributes.iter().for_each(|kv| series.extend(kv.encode_to_vec()));
                     if let Some((s, t, v)) = self.taken.insert(series, (start, time, value))
@@ -236,17 +253,19 @@ impl Script {
             self.engine.settle(token, Settled::Accepted, self.now());
         }
         self.now_s = self.now_s.max(BEGIN_S) + 100_000;
-        for _ in 0..3 {
+        // A full outbox holds windows open, so it takes as many rounds as the outbox has fillings.
+        for _ in 0..ROUNDS_MAX {
             self.engine.tick(self.now());
-            while !self.flying.is_empty() {
-                self.answer(0, Answer::Accepted);
-            }
-            self.now_s += 60;
             self.send();
             while !self.flying.is_empty() {
                 self.answer(0, Answer::Accepted);
                 self.send();
             }
+            if self.engine.owners().iter().all(|o| o.is_drained()) {
+                break;
+            }
+            // Beyond the longest wait after an answer that was none.
+            self.now_s += 60;
         }
         self.check();
         if self.plan.clock == phoenix_plan::Clock::Wall {

@@ -4,7 +4,7 @@
 //! Windows of less than a second are left out: a plan cannot ask for them, workers and owners are one process, and an increment
 //! costs a step for each window that it spans.
 
-use crate::shared;
+use super::shared;
 use phoenix_filter::owner::Owner;
 use phoenix_filter::record::Message;
 use phoenix_filter::units::UnixNanos;
