@@ -42,7 +42,7 @@ fn render(case: &Case, outcome: &Outcome) -> String {
             } else if got.is_empty() {
                 let _ = writeln!(out, "  passes empty");
             } else {
-                let _ = writeln!(out, "  passes");
+                let _ = writeln!(out, "  passes {} of {} bytes", got.len(), batch.message.len());
                 lines(&mut out, got, "    ");
             }
         }

@@ -41,7 +41,7 @@ pub fn run(case: &Case) -> anyhow::Result<Outcome> {
         let mut done = StepOutcome::default();
         match &step.action {
             Action::Batch(batch) => done.forwarded = Some(engine.batch(batch, now)?),
-            Action::Push(_) => done.taken = Some(engine.push(&case.pushed(index)?)?),
+            Action::Push(_) => done.taken = Some(engine.push(&case.pushed(index)?, now)?),
             Action::Emissions(answers) => engine.answers.extend(answers),
             Action::Tick => {}
         }
@@ -113,8 +113,8 @@ impl Engine {
         Ok(body.get(5..).context("a gRPC body without a frame")?.to_vec())
     }
 
-    fn push(&mut self, plan: &str) -> anyhow::Result<bool> {
-        let taken = self.local.configure(plan.as_bytes()).is_ok();
+    fn push(&mut self, plan: &str, now: UnixNanos) -> anyhow::Result<bool> {
+        let taken = self.local.configure(plan.as_bytes(), now).is_ok();
         if taken {
             self.plan = serde_json::from_str(plan)?;
         }
