@@ -22,7 +22,7 @@ fn shuffled(seed: u64) -> Order {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     /// Attributes in any order, fields of every message in any order, unknown fields between: the same series, windows and books.
     #[test]

@@ -91,7 +91,7 @@ fn raw_points(body: &[u8]) -> BTreeMap<Vec<u8>, usize> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     /// The engine routes each point as `Plan::rule_for`, the plain definition, does. Names are remembered from batch to batch.
     #[test]
