@@ -17,6 +17,8 @@ mod modules;
 mod place;
 /// Programs of the project: the demo and the benches.
 mod programs;
+/// The Prometheus to ask.
+mod prometheus;
 /// The crates that the engine may and may not depend on.
 mod purity;
 /// Cargo subcommands that are not part of cargo.
@@ -41,9 +43,10 @@ cargo xtask VERB
   fmt                            formats every crate
   fuzz [TARGET] [--seconds N]    one fuzz target, or all of them (60 s each by default)
   envoy                          the path of the Envoy that the other verbs use
+  prometheus                     the path of Prometheus 3, built with Go where there is none
   help                           this text
 
-Environment: PHOENIX_CACHE, PHOENIX_ENVOY, PHOENIX_ENVOY_VERSION, PHOENIX_WASM_TOOLCHAIN; see docs/building.md.";
+Environment: PHOENIX_CACHE, PHOENIX_ENVOY, PHOENIX_ENVOY_VERSION, PHOENIX_PROMETHEUS, PHOENIX_WASM_TOOLCHAIN; see docs/building.md.";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -76,6 +79,10 @@ fn run(words: &[String]) -> Result<ExitCode> {
         "envoy" => {
             none(rest)?;
             println!("{}", envoy::find(&place)?.display());
+        }
+        "prometheus" => {
+            none(rest)?;
+            println!("{}", prometheus::find(&place)?.display());
         }
         other => bail!("unknown verb {other}\n\n{HELP}"),
     }

@@ -5,7 +5,7 @@
 //! Refuses: nothing of its own; the programs know their arguments.
 
 use crate::place::{BUILD_LIMIT, Place};
-use crate::{envoy, modules};
+use crate::{envoy, modules, prometheus};
 use anyhow::Result;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -14,29 +14,42 @@ use std::time::Duration;
 /// Limit of one run: the demo is meant to take a minute; the rest is room for all benches together.
 const RUN_LIMIT: Duration = Duration::from_secs(60 * 60);
 
-/// Gives a command the modules and Envoy.
+/// Gives a command the modules and Envoy, and Prometheus where it is at hand: nothing waits for its build.
 pub fn equip<'a>(place: &Place, envoy: &Path, command: &'a mut Command) -> &'a mut Command {
+    // One that is named is left as it is: what cannot use it should say so.
+    if std::env::var_os("PHOENIX_PROMETHEUS").is_none() {
+        command.envs(prometheus::ready(place).map(|program| ("PHOENIX_PROMETHEUS", program)));
+    }
     command.env("PHOENIX_ENVOY", envoy).env("PHOENIX_WASM_DIR", &place.out)
 }
 
 /// Builds what the demo needs and runs it.
 pub fn demo(place: &Place, arguments: &[String]) -> Result<ExitCode> {
-    program(place, "phoenix-host-test", "phoenix-demo", arguments)
+    // The profile of the tests, so that one machine builds the dependencies once; without the engine and wasmtime, which the demo
+    // must not and need not have.
+    let build = ["-p", "phoenix-host-test", "--no-default-features"];
+    program(place, "phoenix-demo", "debug", &build, arguments)
 }
 
 /// Builds what the benches need and runs them.
 pub fn bench(place: &Place, arguments: &[String]) -> Result<ExitCode> {
-    program(place, "phoenix-benches", "bench", arguments)
+    program(place, "bench", "release", &["-p", "phoenix-benches", "--release"], arguments)
 }
 
-fn program(place: &Place, package: &str, name: &str, arguments: &[String]) -> Result<ExitCode> {
+fn program(
+    place: &Place,
+    name: &str,
+    folder: &str,
+    build: &[&str],
+    arguments: &[String],
+) -> Result<ExitCode> {
     modules::build(place)?;
     let envoy = envoy::find(place)?;
     place.timed(&format!("building {name}"), || {
         let mut cargo = place.cargo();
-        place.run(cargo.args(["build", "--release", "-p", package, "--bin", name]), BUILD_LIMIT)
+        place.run(cargo.args(["build", "--bin", name]).args(build), BUILD_LIMIT)
     })?;
-    let mut command = Command::new(place.cargo_target().join("release").join(name));
+    let mut command = Command::new(place.cargo_target().join(folder).join(name));
     command.args(arguments).current_dir(&place.root);
     let status = place.status(equip(place, &envoy, &mut command), RUN_LIMIT)?;
     // A program ended by a signal has no code: that is a failure too.
