@@ -1,11 +1,12 @@
 //! The command line `phoenix`.
 //!
 //! Enters: arguments. Leaves: text on standard output, errors on standard error, and the exit status: 0 if all went well, 1 if a plan
-//! was refused or something could not be read, 2 for wrong arguments.
+//! was refused, something could not be read or answers differ, 2 for wrong arguments or when there was nothing to compare.
 
 mod explain;
 mod notes;
 mod plan_commands;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -24,6 +25,8 @@ enum Command {
     /// Plans: what the module enforces.
     #[command(subcommand)]
     Plan(PlanCommand),
+    /// Does a dashboard read the same on folded data? Exit status 0: yes, up to the threshold; 1: no; 2: nothing could be compared.
+    Verify(Box<verify::Arguments>),
 }
 
 #[derive(Subcommand)]
@@ -55,6 +58,12 @@ enum PlanCommand {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
+        Command::Verify(arguments) => {
+            return verify::run(&arguments).unwrap_or_else(|error| {
+                eprintln!("{error:#}");
+                ExitCode::from(2)
+            });
+        }
         Command::Plan(PlanCommand::Check { files }) => plan_commands::check(&files),
         Command::Plan(PlanCommand::Schema) => plan_commands::schema(),
         Command::Plan(PlanCommand::NewKey) => plan_commands::new_key(),

@@ -1,0 +1,91 @@
+//! The report for the terminal: what is not good in full, a count of each verdict, one line of result.
+
+use super::{Report, Row, labels, percent, significant, time};
+use crate::verify::verdict::Verdict;
+use comfy_table::{ContentArrangement, Table, presets};
+
+/// Up to this many queries the good ones are listed too: a screen.
+const LISTED_MAX: usize = 30;
+/// Longest query text in the table.
+const QUERY_CHARS_MAX: usize = 120;
+
+/// The whole text.
+pub fn render(report: &Report) -> String {
+    let mut text = String::new();
+    let from = time(report.span.start_ms, "%F %T");
+    let to = time(report.span.end_ms, "%T UTC");
+    text.push_str(&format!("full {}, folded {}, {from} to {to}\n", report.urls[0], report.urls[1]));
+    for why in &report.down {
+        text.push_str(&format!("down: {why}\n"));
+    }
+    for complaint in &report.complaints {
+        let place =
+            if complaint.place.is_empty() { String::new() } else { format!(" › {}", complaint.place) };
+        text.push_str(&format!("cannot be read: {}{place}: {}\n", complaint.file, complaint.text));
+    }
+    let all = report.rows.len() <= LISTED_MAX;
+    let listed =
+        |row: &&Row| all || !(row.outcome.verdict.is_good() || row.outcome.verdict == Verdict::NoData);
+    let mut rows: Vec<&Row> = report.rows.iter().filter(listed).collect();
+    rows.sort_by_key(|row| row.outcome.verdict);
+    if !rows.is_empty() && report.down.is_empty() {
+        text.push_str(&format!("{}\n", queries(&rows)));
+    }
+    text.push_str(&format!("{}\n", counts(report)));
+    if report.foreign > 0 {
+        text.push_str(&format!("{} targets of other data sources left alone\n", report.foreign));
+    }
+    let verdict = if report.passes() { "passed" } else { "failed" };
+    text.push_str(&format!(
+        "{}: {verdict}, the threshold is {}\n",
+        report.headline(),
+        percent(report.fail_below)
+    ));
+    text
+}
+
+fn queries(rows: &[&Row]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["answer", "query", "worst error", "why"]);
+    for row in rows {
+        let query = shortened(&row.query.text);
+        table.add_row([
+            row.outcome.verdict.words().to_owned(),
+            format!("{}\n{query}", row.query.place),
+            worst(row),
+            row.outcome.reasons.join("\n"),
+        ]);
+    }
+    table
+}
+
+/// `1.2 %` and where.
+fn worst(row: &Row) -> String {
+    let Some(worst) = row.outcome.comparison.as_ref().and_then(|comparison| comparison.worst.as_ref()) else {
+        return String::new();
+    };
+    if worst.error == 0.0 {
+        return "0 %".to_owned();
+    }
+    let values = format!("{} → {}", significant(worst.full, 4), significant(worst.folded, 4));
+    let mut text = format!("{}\n{values}\n{}", percent(worst.error), time(worst.time_ms, "%T"));
+    if !worst.labels.is_empty() {
+        text.push_str(&format!("\n{}", labels(&worst.labels)));
+    }
+    text
+}
+
+fn counts(report: &Report) -> String {
+    let counted =
+        Verdict::ALL.iter().rev().map(|&verdict| (report.count(verdict), verdict)).filter(|(n, _)| *n > 0);
+    counted.map(|(n, verdict)| format!("{n} {}", verdict.words())).collect::<Vec<_>>().join(", ")
+}
+
+fn shortened(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(QUERY_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
