@@ -236,7 +236,7 @@ impl Owner {
                 page.resets = page.resets.saturating_add(u64::from(inc.reset));
                 page.increments_in.add(inc.amount);
                 let windows = series.windows;
-                let boundary = windows.closed_before(self.closed_at);
+                let boundary = series.oldest_open(self.closed_at, self.now);
                 let due = &mut self.due;
                 let mut late = false;
                 windows.split(inc.amount, inc.from, inc.to, boundary, |part| {
@@ -434,7 +434,8 @@ impl Owner {
                 continue;
             };
             let windows = series.windows;
-            let window = windows.closed_before(self.closed_at).max(windows.start_of(entry.closed.time));
+            let oldest = series.oldest_open(self.closed_at, self.now);
+            let window = oldest.max(windows.start_of(entry.closed.time));
             if series.take_back(&entry.closed, window) {
                 let due = self.due.entry(windows.closes_at(window)).or_default();
                 due.push((entry.slot, windows.end_of(window)));

@@ -107,6 +107,13 @@ impl Series {
         }
     }
 
+    /// Start of the oldest window that still takes something: not closed by the clock, and not behind what was emitted (a plan that
+    /// made the delay longer would open it again). A clock that was set back below that waits for nothing.
+    pub fn oldest_open(&self, closed_at: UnixNanos, now: UnixNanos) -> UnixNanos {
+        let boundary = self.windows.closed_before(closed_at);
+        if self.emitted_to > now { boundary } else { boundary.max(self.windows.start_of(self.emitted_to)) }
+    }
+
     /// Add a part of an increment. Says whether its window was not open before.
     pub fn add(&mut self, part: &Part) -> bool {
         self.cell(part.window, |amount| amount.add(part.amount))
@@ -168,9 +175,16 @@ impl Series {
 
     /// Close the window that ends at `end`. `began` is when the owner began to watch: a series never starts before that
     /// if it can be helped, so that it cannot reach back into the time of a predecessor of the same name.
+    ///
+    /// What is still open before it goes with it: a plan that made the delay longer lets an older window close later, and a series
+    /// never writes behind what it wrote.
     pub fn close(&mut self, end: UnixNanos, began: UnixNanos) -> Option<Closed> {
         let at = self.cells.iter().position(|c| c.end == end)?;
-        let cell = self.cells.remove(at);
+        let mut cell = *self.cells.get(at)?;
+        for older in self.cells.drain(..=at).take(at) {
+            cell.window = cell.window.min(older.window);
+            cell.amount.merge(&older.amount);
+        }
         match self.head.output {
             Temporality::Delta => Some(self.close_delta(&cell)),
             Temporality::Cumulative => Some(self.close_cumulative(&cell, began)),

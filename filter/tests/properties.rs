@@ -11,6 +11,8 @@ mod engine;
 mod oracle;
 #[path = "properties/passing.rs"]
 mod passing;
+#[path = "properties/plans.rs"]
+mod plans;
 #[path = "properties/scripts.rs"]
 mod scripts;
 #[path = "properties/totals.rs"]
