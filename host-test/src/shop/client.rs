@@ -88,6 +88,9 @@ pub struct Client {
     pub connections: u64,
     /// How long an attempt waits for its answer.
     pub answer_timeout: Duration,
+    /// Every so many attempts are hung up on after a few milliseconds; zero is never.
+    pub hang_up_every: u64,
+    attempts: u64,
 }
 
 impl Client {
@@ -102,7 +105,19 @@ impl Client {
             requests_on_connection: 0,
             connections: 0,
             answer_timeout: ANSWER_TIMEOUT,
+            hang_up_every: 0,
+            attempts: 0,
         }
+    }
+
+    /// How long this attempt waits: usually for long, now and then hardly at all.
+    fn patience(&mut self) -> Duration {
+        self.attempts += 1;
+        if self.hang_up_every > 0 && self.attempts.is_multiple_of(self.hang_up_every) {
+            // At once, and after one or two milliseconds: before, while and after the request goes through.
+            return Duration::from_millis(self.attempts / self.hang_up_every % 3);
+        }
+        self.answer_timeout
     }
 
     /// Exports one request with retries.
@@ -121,8 +136,8 @@ impl Client {
                 sleep(backoff).await;
                 backoff *= 2;
             }
-            let answer =
-                timeout(self.answer_timeout, self.attempt(packed.clone())).await.unwrap_or(Answer::None);
+            let patience = self.patience();
+            let answer = timeout(patience, self.attempt(packed.clone())).await.unwrap_or(Answer::None);
             match answer {
                 Answer::Accepted { rejected_points } => {
                     return Outcome { is_acknowledged: true, rejected_points, ..outcome };

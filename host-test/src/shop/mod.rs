@@ -44,6 +44,8 @@ pub struct ShopConfig {
     pub restart_every: Duration,
     /// Requests on a connection before it is closed; zero is no limit.
     pub requests_per_connection: u32,
+    /// Every so many attempts the exporter hangs up a few milliseconds after it began, and then sends the same again; zero is never.
+    pub hang_up_every: u64,
     /// Transports, dealt out in turn.
     pub protocols: Vec<Protocol>,
     /// The tenant's header value; empty sends none.
@@ -60,6 +62,7 @@ impl Default for ShopConfig {
             replace_every: Duration::from_secs(4),
             restart_every: Duration::from_secs(7),
             requests_per_connection: 0,
+            hang_up_every: 0,
             protocols: Protocol::ALL.to_vec(),
             tenant: "shop".to_owned(),
         }

@@ -104,6 +104,7 @@ impl PodTask {
         let protocol = protocols[self.life.number as usize % protocols.len()];
         let mut client =
             Client::new(self.address, protocol, &self.config.tenant, self.config.requests_per_connection);
+        client.hang_up_every = self.config.hang_up_every;
         let mut restarts = self.life.restarts.iter().copied().peekable();
         let mut next = self.life.from + self.life.offset;
         while next < self.life.until {

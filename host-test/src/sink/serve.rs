@@ -26,7 +26,7 @@ use std::convert::Infallible;
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -68,6 +68,7 @@ struct State {
     books: Books,
     faults: FaultPlan,
     keeps_requests: bool,
+    delay: Duration,
     requests: Vec<Received>,
     counts: Counts,
 }
@@ -147,6 +148,11 @@ impl Sink {
         self.lock().keeps_requests = true;
     }
 
+    /// From now on answers this long after a request was booked.
+    pub fn answer_after(&self, delay: Duration) {
+        self.lock().delay = delay;
+    }
+
     /// The requests kept so far, in order of arrival.
     pub fn requests(&self) -> Vec<Received> {
         self.lock().requests.clone()
@@ -207,15 +213,19 @@ async fn accept(listener: TcpListener, state: Arc<Mutex<State>>) {
 async fn handle(request: Request<Incoming>, state: Arc<Mutex<State>>) -> Result<Response<Body>, Broken> {
     let (head, body) = request.into_parts();
     let collected = body.collect().await;
-    let (fault, decision) = {
+    let (fault, decision, delay) = {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         let Ok(collected) = collected else {
             state.counts.broken += 1;
             return Err(Broken);
         };
         let trailers = collected.trailers().cloned();
-        state.receive(&head, collected.to_bytes(), trailers)
+        let (fault, decision) = state.receive(&head, collected.to_bytes(), trailers);
+        (fault, decision, state.delay)
     };
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+    }
     let is_grpc = head.uri.path() == GRPC_PATH;
     match fault {
         Some(Fault::Hang | Fault::BookAndHang) => pending().await,
@@ -286,6 +296,11 @@ impl State {
 
     fn book(&mut self, head: &Parts, messages: &[Bytes]) -> Decision {
         let tenant = header(&head.headers, TENANT_HEADER);
+        // All or nothing: books of their own show whether every message of the body can be booked.
+        let is_readable = |message: &Bytes| Books::default().add(tenant, message).is_ok();
+        if messages.len() > 1 && !messages.iter().all(is_readable) {
+            return Decision::Malformed;
+        }
         for message in messages {
             if self.books.add(tenant, message).is_err() {
                 return Decision::Malformed;
@@ -311,7 +326,7 @@ fn messages(head: &Parts, body: &Bytes) -> Option<Result<Vec<Bytes>, ()>> {
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
-    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
+    headers.get(name).and_then(|value| std::str::from_utf8(value.as_bytes()).ok()).unwrap_or("")
 }
 
 fn plain(status: StatusCode) -> Response<Body> {

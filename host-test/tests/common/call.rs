@@ -169,8 +169,7 @@ impl Call {
         }
         let piece_bytes = self.piece_bytes.min(self.body.len()).max(1);
         let starts = (0..self.body.len()).step_by(piece_bytes);
-        let pieces =
-            starts.map(|at| Frame::data(self.body.slice(at..self.body.len().min(at + piece_bytes))));
+        let pieces = starts.map(|at| Frame::data(self.body.slice(at..self.body.len().min(at + piece_bytes))));
         let mut pieces: VecDeque<_> = pieces.collect();
         if self.wire == Wire::Http2Trailers {
             let mut trailers = HeaderMap::new();
