@@ -81,6 +81,11 @@ impl Request {
         let plan = &config.plan.plan;
         let tenant = plan.tenant.header.as_deref().and_then(header).filter(|t| !t.is_empty());
         let tenant = tenant.unwrap_or_else(|| plan.tenant.default.clone().into_bytes());
+        if core::str::from_utf8(&tenant).is_err() {
+            // Its emissions could not name it, and would end up with the default tenant.
+            bump(&mut w.stats.other_requests);
+            return None;
+        }
         let sender = plan.sender_header.as_deref().and_then(header).unwrap_or_default();
         Some(Ours { framing, tenant, sender, config })
     }

@@ -88,7 +88,9 @@ impl Worker {
             self.number = number;
             self.vm_id = host::property(&["plugin_vm_id"]).unwrap_or_default();
             let process = ownership::begin_process(now_ns, config.plan.plan.shards);
-            let node = host::property(&["node", "id"]).unwrap_or_default();
+            // `node` is empty while a request is served (seen on Envoy 1.40); `xds.node` is not.
+            let node = host::property(&["xds", "node", "id"]).filter(|n| !n.is_empty());
+            let node = node.or_else(|| host::property(&["node", "id"])).unwrap_or_default();
             let node = String::from_utf8(node).unwrap_or_default();
             self.writer = format!("{node}@{}", process.began_ns / 1_000_000_000);
         }
