@@ -5,7 +5,7 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use phoenix_benches::native::{Case, Native, Subject as _};
-use phoenix_benches::traffic::{Order, POINTS, Traffic, plan};
+use phoenix_benches::traffic::{Order, POINTS, Traffic, WINDOW, plan};
 use phoenix_filter::flow::{Batch, Scratch, flow};
 use phoenix_filter::hash::{Domain, Hasher, Identity};
 use phoenix_filter::route::Compiled;
@@ -34,7 +34,7 @@ fn scan(c: &mut Criterion) {
     let mut group = c.benchmark_group("flow");
     group.throughput(Throughput::Elements(POINTS as u64));
     for case in [Case::Pass, Case::Identify, Case::Fold70] {
-        let plan = Plan::parse(plan(case.treatment()).to_string().as_bytes()).expect("a valid plan");
+        let plan = Plan::parse(plan(case.treatment(), WINDOW).to_string().as_bytes()).expect("a valid plan");
         let (plan, mut scratch) = (Rc::new(Compiled::new(plan)), Scratch::default());
         let batch = Batch { body: &body, tenant: b"", sender: b"", arrived: now };
         group.bench_function(case.name(), |b| b.iter(|| flow(&plan, black_box(&batch), &mut scratch)));

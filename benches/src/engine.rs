@@ -1,7 +1,7 @@
 //! `bench engine`: what a point costs, natively and in wasmtime, against `prost` over the same bytes.
 //!
-//! In: a number of streams and of rounds. Out: the [`Figures`]. A round is a piece of the traffic that all subjects take one after the
-//! other, each time beginning with another; what is reported is the median over rounds, of ratios too. The first pass over the streams
+//! In: a number of streams and of rounds. Out: the [`Figures`]. All subjects take each body one after the
+//! other, each time beginning with another; what is reported is the median over rounds of bodies, of ratios too. The first pass over the streams
 //! is not timed: it fills the tables. Refuses to report when two embedders of one case did not do exactly the same.
 
 use crate::figures::{Figures, Target, number, row, table};
@@ -11,9 +11,9 @@ use crate::traffic::{Order, POINTS, Traffic};
 use crate::wasm::{Compiled, MODULES, Wasm, folder};
 use anyhow::{Context as _, ensure};
 use comfy_table::Table;
-use phoenix_filter::units::UnixNanos;
+use std::hint::black_box;
 
-/// Bodies of a round: some 20 MB, far beyond the caches, so that no subject finds its input warm from the one before.
+/// Bodies of a round: enough that one that was disturbed does not decide.
 const ROUND_BODIES: usize = 20;
 /// Starts of the module that are timed.
 const STARTS: usize = 9;
@@ -141,30 +141,36 @@ impl Lanes {
     }
 
     fn measure(&mut self, options: &Options) -> anyhow::Result<()> {
-        for round in 0..options.rounds {
-            let bodies: Vec<(UnixNanos, Vec<u8>)> = (0..options.round_bodies)
-                .map(|_| {
-                    let (now, mut body) = (self.traffic.now(), Vec::new());
-                    self.traffic.body(now, &mut body);
-                    (now, body)
-                })
-                .collect();
-            let points = (POINTS * bodies.len()) as f64;
-            let native = self.native.iter_mut().map(|(s, t)| (s as &mut dyn Subject, t));
-            let wasm = self.wasm.iter_mut().map(|(s, t)| (s as &mut dyn Subject, t));
-            let (prost, prost_times) = &mut self.prost;
-            let mut all: Vec<(&mut dyn Subject, &mut Vec<f64>)> = native.chain(wasm).collect();
-            all.push((prost, prost_times));
-            let begin = round % all.len();
-            all.rotate_left(begin);
-            for (subject, times) in all {
-                let take_all = || bodies.iter().try_for_each(|(now, body)| subject.take(body, *now));
-                let (taken, ns) = timed(take_all);
-                taken?;
-                times.push(ns / points);
+        let (mut body, mut turn) = (Vec::new(), 0);
+        for _ in 0..options.rounds {
+            self.all().into_iter().for_each(|(_, times)| times.push(0.0));
+            for _ in 0..options.round_bodies {
+                let now = self.traffic.now();
+                body.clear();
+                self.traffic.body(now, &mut body);
+                let mut all = self.all();
+                let first = turn % all.len();
+                all.rotate_left(first);
+                turn += 1;
+                for (subject, times) in all {
+                    warm(&body);
+                    let (taken, ns) = timed(|| subject.take(&body, now));
+                    taken?;
+                    if let Some(sum) = times.last_mut() {
+                        *sum += ns / (POINTS * options.round_bodies) as f64;
+                    }
+                }
             }
         }
         Ok(())
+    }
+
+    /// Every subject with its times.
+    fn all(&mut self) -> Vec<(&mut dyn Subject, &mut Vec<f64>)> {
+        let native = self.native.iter_mut().map(|(s, t)| (s as &mut dyn Subject, t));
+        let wasm = self.wasm.iter_mut().map(|(s, t)| (s as &mut dyn Subject, t));
+        let (prost, times) = &mut self.prost;
+        native.chain(wasm).chain([(prost as &mut dyn Subject, times)]).collect()
     }
 
     fn report(&self, figures: &mut Figures, table: &mut Table) -> anyhow::Result<()> {
@@ -199,6 +205,11 @@ impl Lanes {
         }
         Ok(())
     }
+}
+
+/// Reads a body, so that it lies in the caches as one does that has just come from a socket, for whoever takes it first as for the last.
+fn warm(body: &[u8]) {
+    black_box(body.iter().step_by(64).fold(0_u8, |sum, byte| sum ^ byte));
 }
 
 /// Did both do the same, and what the case says?

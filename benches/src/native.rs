@@ -2,7 +2,7 @@
 //!
 //! In: bodies. Out: nothing but time spent. Both stand behind [`Subject`], as does the engine in wasmtime, so that one loop measures all.
 
-use crate::traffic::Treatment;
+use crate::traffic::{Treatment, WINDOW, plan};
 use anyhow::{anyhow, ensure};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use phoenix_filter::body::Framing;
@@ -93,7 +93,7 @@ impl Native {
     /// # Errors
     /// The plan was refused.
     pub fn new(case: Case, now: UnixNanos) -> anyhow::Result<Native> {
-        let plan = crate::traffic::plan(case.treatment()).to_string();
+        let plan = plan(case.treatment(), WINDOW).to_string();
         let engine = Local::new(plan.as_bytes(), "bench", now).map_err(|e| anyhow!("{e}"))?;
         Ok(Native { engine, settles: case.settles(), done: Done::default() })
     }

@@ -36,6 +36,8 @@ const PREFIX: &str = "shop.";
 const KNOWN_PERCENT: u32 = 90;
 /// Between two passes: an export interval.
 pub const INTERVAL_NS: u64 = 15_000_000_000;
+/// The same as a plan says it.
+pub const WINDOW: &str = "15s";
 /// When all streams but the new ones began.
 const EPOCH_NS: u64 = 1_700_000_000_000_000_000;
 /// Fixed key, so that runs compare.
@@ -198,9 +200,15 @@ fn nested(out: &mut Vec<u8>, field: u8, inside: impl FnOnce(&mut Vec<u8>)) {
     let at = out.len();
     out.push(0);
     inside(out);
-    let mut length = Vec::new();
-    put_varint(&mut length, (out.len() - at - 1) as u64);
-    out.splice(at..=at, length);
+    let length = out.len() - at - 1;
+    match u8::try_from(length) {
+        Ok(short @ ..=0x7f) => out[at] = short,
+        _ => {
+            let mut long = Vec::new();
+            put_varint(&mut long, length as u64);
+            out.splice(at..=at, long);
+        }
+    }
 }
 
 /// What a plan does with the traffic.
@@ -214,8 +222,9 @@ pub enum Treatment {
     FoldAll,
 }
 
-/// The plan for a treatment. Tables have room for every stream of the longest run.
-pub fn plan(treatment: Treatment) -> serde_json::Value {
+/// The plan for a treatment. `window` is also the delay: [`WINDOW`] where the clock is
+/// ours. Tables have room for every stream of the longest run.
+pub fn plan(treatment: Treatment, window: &str) -> serde_json::Value {
     let prefix = match treatment {
         Treatment::Pass => None,
         Treatment::Fold70 => Some(FOLDED),
@@ -225,7 +234,7 @@ pub fn plan(treatment: Treatment) -> serde_json::Value {
         let drop = serde_json::json!({"resource": ["k8s.pod.name", "service.instance.id"], "attributes": ["user.id"]});
         serde_json::json!({
             "name": "requests by user and pod", "metric": {"prefix": prefix}, "pipeline": "optimized",
-            "fold": {"labels": {"drop": drop}, "window": "15s", "delay": "15s"}
+            "fold": {"labels": {"drop": drop}, "window": window, "delay": window}
         })
     });
     let rest = serde_json::json!({"name": "rest", "metric": {"glob": "*"}, "pipeline": "full_fidelity"});
@@ -300,7 +309,7 @@ mod tests {
     #[test]
     fn plans_are_valid() {
         for treatment in [Treatment::Pass, Treatment::Fold70, Treatment::FoldAll] {
-            phoenix_plan::Plan::parse(plan(treatment).to_string().as_bytes()).expect("valid");
+            phoenix_plan::Plan::parse(plan(treatment, WINDOW).to_string().as_bytes()).expect("valid");
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::measure::thread_ns;
 use crate::native::{Case, Done, Subject};
+use crate::traffic::{WINDOW, plan};
 use anyhow::{Context as _, anyhow};
 use phoenix_filter::units::UnixNanos;
 use std::hint::black_box;
@@ -70,7 +71,7 @@ impl Compiled {
     /// # Errors
     /// It does not start, or refuses the plan.
     pub fn start(&self, case: Case, now: UnixNanos) -> anyhow::Result<Wasm> {
-        let plan = crate::traffic::plan(case.treatment()).to_string();
+        let plan = plan(case.treatment(), WINDOW).to_string();
         Wasm::start(&self.engine, &self.component, plan.as_bytes(), case.settles(), now)
     }
 
@@ -79,7 +80,7 @@ impl Compiled {
     /// # Errors
     /// It does not start, or refuses the plan.
     pub fn time_start(&self, now: UnixNanos) -> anyhow::Result<f64> {
-        let plan = crate::traffic::plan(Case::Fold70.treatment()).to_string();
+        let plan = plan(Case::Fold70.treatment(), WINDOW).to_string();
         let code = self.component.serialize().map_err(|e| anyhow!("{e:#}"))?;
         let begin = thread_ns();
         // SAFETY: the bytes come from `serialize` of the same engine, a line above.
