@@ -276,3 +276,6 @@ fn label_remarks(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,14 +3,15 @@
 //! Enters: a syntax tree, the recording rules of all files, and which metrics are stored. Leaves: a tree in which every recorded metric
 //! that not both sides have stored is expanded, in as many steps as rules refer to rules. A metric that several rules record becomes their
 //! union by `or`. Labels that a rule sets are put on by `label_replace`; matchers on them are decided here, all other matchers are pushed
-//! down to the selectors ([`push`]), because PromQL cannot filter an expression by label.
+//! down to the selectors where that keeps the meaning ([`push`]), and joined on where not ([`filtered`]): PromQL has no filter by label for
+//! expressions.
 //!
-//! Refused, in words: circles, a matcher that cannot be pushed down without a change of meaning, `offset` and `@` on a recorded metric,
-//! and expressions over [`BYTES_MAX`].
+//! Refused, in words: circles, `offset` and `@` on a recorded metric, and expressions over [`BYTES_MAX`].
 
 use super::rules::Recorded;
 use crate::verify::prometheus::quoted;
 use promql_parser::label::{METRIC_NAME, MatchOp, Matcher};
+use promql_parser::util::visitor::{ExprVisitorMut, walk_expr_mut};
 use promql_parser::parser::token::{T_LAND, T_LOR, T_LUNLESS};
 use promql_parser::parser::{
     AggregateExpr, BinModifier, BinaryExpr, Call, Expr, LabelModifier, VectorMatchCardinality, VectorSelector,
@@ -18,6 +19,9 @@ use promql_parser::parser::{
 
 /// Largest expanded expression; deep towers of rules grow by multiplication.
 const BYTES_MAX: usize = 64 << 10;
+
+/// Label that [`filtered`] sets and takes off.
+const HELPER: &str = "phoenix_matches";
 
 /// Which sides have a metric stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,7 +54,8 @@ impl<'a> Book<'a> {
             return Ok(None);
         }
         let text = expanded.to_string();
-        if super::parse(&text)? != expanded {
+        // The text is what runs: it must mean the tree. Writing sorts matchers.
+        if sorted(super::parse(&text)?) != sorted(expanded.clone()) {
             return Err("the expanded expression cannot be written as text".to_owned());
         }
         Ok(Some(expanded))
@@ -149,7 +154,10 @@ impl<'a> Book<'a> {
         if alternatives.is_empty() {
             return Err(format!("no rule that records {name} gives it the labels that are asked for"));
         }
-        let text = format!("({})", alternatives.join(" or "));
+        let text = match alternatives.as_slice() {
+            [only] => only.clone(),
+            several => format!("({})", several.join(" or ")),
+        };
         if text.len() > BYTES_MAX {
             return Err(format!("{name} expands to more than {} KiB", BYTES_MAX >> 10));
         }
@@ -172,11 +180,9 @@ impl<'a> Book<'a> {
                 if !matcher.is_match(value) {
                     return Ok(None);
                 }
-            } else if !push(&mut tree, matcher) {
-                return Err(format!(
-                    "{} is recorded and not stored on both sides, and {matcher} cannot be asked of its expression",
-                    rule.name
-                ));
+            } else {
+                let mut pushed = tree.clone();
+                tree = if push(&mut pushed, matcher) { pushed } else { super::parse(&filtered(&tree, matcher))? };
             }
         }
         let mut text = format!("({tree})");
@@ -188,6 +194,25 @@ impl<'a> Book<'a> {
     }
 }
 
+/// The tree with the matchers of each selector in one order.
+fn sorted(mut tree: Expr) -> Expr {
+    struct Sort;
+    impl ExprVisitorMut for Sort {
+        type Error = std::convert::Infallible;
+        fn pre_visit(&mut self, tree: &mut Expr) -> Result<bool, Self::Error> {
+            let selector = match tree {
+                Expr::VectorSelector(selector) => selector,
+                Expr::MatrixSelector(matrix) => &mut matrix.vs,
+                _ => return Ok(true),
+            };
+            selector.matchers.matchers.sort_by_key(Matcher::to_string);
+            Ok(true)
+        }
+    }
+    let Ok(_) = walk_expr_mut(&mut Sort, &mut tree);
+    tree
+}
+
 /// The metric's name, before the braces or within.
 pub fn metric(selector: &VectorSelector) -> Option<&str> {
     let within = || {
@@ -196,6 +221,21 @@ pub fn metric(selector: &VectorSelector) -> Option<&str> {
         selector.matchers.matchers.iter().find(by_name).map(|matcher| matcher.value.as_str())
     };
     selector.name.as_deref().or_else(within)
+}
+
+/// An expression that keeps what a matcher matches, for any expression: a helper label is set where the value matches, joined on, and taken
+/// off again. Slower than [`push`], since the whole expression is evaluated.
+fn filtered(tree: &Expr, matcher: &Matcher) -> String {
+    let (pattern, joins) = match matcher.op {
+        MatchOp::Equal => (regex::escape(&matcher.value), "and"),
+        MatchOp::NotEqual => (regex::escape(&matcher.value), "unless"),
+        MatchOp::Re(_) => (matcher.value.clone(), "and"),
+        MatchOp::NotRe(_) => (matcher.value.clone(), "unless"),
+    };
+    let (label, pattern) = (quoted(&matcher.name), quoted(&pattern));
+    let (helper, one) = (quoted(HELPER), format!("label_replace(vector(1), {}, \"1\", \"\", \"\")", quoted(HELPER)));
+    let marked = format!("label_replace({tree}, {helper}, \"1\", {label}, {pattern})");
+    format!("label_replace(({marked} {joins} on ({HELPER}) {one}), {helper}, \"\", \"\", \"\")")
 }
 
 /// Adds a matcher to the selectors below, where that filters the expression's result by it and does nothing else. False: it cannot be done;
