@@ -100,10 +100,10 @@ impl Script {
                 self.engine.tick(self.now());
             }
             10 => {
-                let jump = [1, 60, 3_600, 7_200][c.below(4) as usize];
+                let jump = [1, 8, 60, 900][c.below(4) as usize];
                 self.now_s =
                     if c.below(2) == 0 { self.now_s + jump } else { self.now_s.saturating_sub(jump) };
-                // The script stays a day around its beginning: a step of a split is a window.
+                // The script stays around its beginning: every window that is open costs time, and a script should take little.
                 self.now_s = self.now_s.clamp(BEGIN_S - 50_000, BEGIN_S + 50_000);
                 self.engine.tick(self.now());
             }
@@ -337,10 +337,10 @@ fn resource(c: &mut Choices<'_>, now_s: u64) -> pm::ResourceMetrics {
 
 fn point(c: &mut Choices<'_>, double: bool, now_s: u64) -> pm::NumberDataPoint {
     let a = ["x", "y", "raw", "z"][c.below(4) as usize];
-    // Mostly the last half minute; at times an hour ago, ahead, or never.
+    // Mostly the last half minute; at times a quarter of an hour ago, ahead, or never.
     let time_s = match c.below(256) {
         n @ 0..=199 => now_s.saturating_sub(n % 32),
-        n @ 200..=219 => now_s.saturating_sub(n * 20),
+        n @ 200..=219 => now_s.saturating_sub(n * 4),
         n @ 220..=249 => now_s + (n - 219) * 15,
         _ => 0,
     };

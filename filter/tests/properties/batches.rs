@@ -78,7 +78,7 @@ proptest! {
         let mut messages = Vec::new();
         for (n, (arrived, point)) in points(&steps).into_iter().enumerate() {
             oracle.take(&point, arrived);
-            let body = Order::Plain.request(&[point.clone()]);
+            let body = Order::Plain.request(std::slice::from_ref(&point));
             let batch = Batch { body: &body, tenant: b"t", sender: b"", arrived: UnixNanos(arrived) };
             let worker = &mut workers[n % 3];
             flow(&plan, &batch, worker).unwrap();
