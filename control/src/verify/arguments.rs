@@ -93,9 +93,6 @@ impl Arguments {
     pub fn span(&self, plan: Option<&Plan>) -> Result<Span> {
         let step_ms = self.step.as_millis() as i64;
         let range_ms = self.range.as_millis() as i64;
-        if step_ms == 0 {
-            bail!("--step {:?} is not allowed; allowed: 1ms or more", self.step);
-        }
         let points = (range_ms / step_ms) as u64 + 1;
         if points > POINTS_MAX {
             bail!(
@@ -120,10 +117,12 @@ fn longest_fold(plan: &Plan) -> Option<Duration> {
     Some(Duration::from_millis(longest) + Duration::from_secs(5))
 }
 
-/// `30m`, `1h30m`, `500ms`, as PromQL writes durations.
+/// `30m`, `1h30m`, `500ms`, as PromQL writes durations; never zero.
 fn duration(text: &str) -> Result<Duration, String> {
-    promql_parser::util::parse_duration(text)
-        .map_err(|_| "expected a duration such as 15s, 30m or 1h30m".to_owned())
+    match promql_parser::util::parse_duration(text) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err("expected a duration such as 15s, 30m or 1h30m".to_owned()),
+    }
 }
 
 /// `0.005` or `0.5%`, from 0 to 1.

@@ -8,7 +8,11 @@ fn span() -> Span {
 }
 
 fn rule() -> Rule {
-    Rule { tolerance: 0.005, outliers: 0.0, own_labels: ["phoenix_folded".to_owned(), "phoenix_writer".to_owned()] }
+    Rule {
+        tolerance: 0.005,
+        outliers: 0.0,
+        own_labels: ["phoenix_folded".to_owned(), "phoenix_writer".to_owned()],
+    }
 }
 
 /// `a=1: 1 2 - 3; a=2: 4`.
@@ -63,7 +67,8 @@ fn verdicts() {
         ("pod=p: 1", ": 1", Differs, (0, 0, 2, 0)),
     ] {
         let (answer, comparison) = compare(&series(full), &series(folded), &span(), &rule());
-        let measured = (comparison.points, comparison.outside, comparison.missing.sum(), comparison.edge.sum());
+        let measured =
+            (comparison.points, comparison.outside, comparison.missing.sum(), comparison.edge.sum());
         assert_eq!((answer, measured), (verdict, counts), "{full} | {folded}");
     }
 }
@@ -71,20 +76,29 @@ fn verdicts() {
 #[test]
 fn outliers_up_to_a_share() {
     let (full, folded) = (series(": 1 1 1 1 1 1 1 1 1 1"), series(": 1 1 1 2 1 1 1 1 1 1"));
-    for (outliers, verdict) in [(0.0, Verdict::Differs), (0.09, Verdict::Differs), (0.1, Verdict::WithinTolerance)] {
+    for (outliers, verdict) in
+        [(0.0, Verdict::Differs), (0.09, Verdict::Differs), (0.1, Verdict::WithinTolerance)]
+    {
         assert_eq!(compare(&full, &folded, &span(), &Rule { outliers, ..rule() }).0, verdict, "{outliers}");
     }
 }
 
 #[test]
 fn the_worst_point_and_its_chart() {
-    let (_, comparison) = compare(&series("a=1: 1 1; a=2: 2 4 8"), &series("a=1: 1 1.1; a=2: 2 2 8"), &span(), &rule());
+    let (_, comparison) =
+        compare(&series("a=1: 1 1; a=2: 2 4 8"), &series("a=1: 1 1.1; a=2: 2 2 8"), &span(), &rule());
     let worst = comparison.worst.unwrap();
-    assert_eq!((worst.error, worst.time_ms, worst.full, worst.folded, worst.labels["a"].as_str()), (0.5, 10_000, 4.0, 2.0, "2"));
+    assert_eq!(
+        (worst.error, worst.time_ms, worst.full, worst.folded, worst.labels["a"].as_str()),
+        (0.5, 10_000, 4.0, 2.0, "2")
+    );
     let chart = comparison.chart.unwrap();
     assert_eq!(chart.labels["a"], "2");
     assert_eq!(chart.full.len(), 11);
-    assert_eq!((&chart.full[..4], &chart.folded[..2]), (&[Some(2.0), Some(4.0), Some(8.0), None][..], &[Some(2.0), Some(2.0)][..]));
+    assert_eq!(
+        (&chart.full[..4], &chart.folded[..2]),
+        (&[Some(2.0), Some(4.0), Some(8.0), None][..], &[Some(2.0), Some(2.0)][..])
+    );
 }
 
 #[test]

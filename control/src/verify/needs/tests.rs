@@ -23,7 +23,8 @@ const PLAN: &str = r#"{
 fn why_not() {
     let plan = Plan::parse(PLAN.as_bytes()).unwrap();
     let gone = "k8s_pod_name, user_agent was folded";
-    let single = |what: &str| format!("{what} looks at single series of http_requests_total, in which {gone}");
+    let single =
+        |what: &str| format!("{what} looks at single series of http_requests_total, in which {gone}");
     let level = "reads the value of the counter http_requests_total, which starts at zero where the fold began; rate and increase do not";
     for (query, expected) in [
         // Sums of increments by labels that are left.

@@ -11,11 +11,11 @@
 use super::rules::Recorded;
 use crate::verify::prometheus::quoted;
 use promql_parser::label::{METRIC_NAME, MatchOp, Matcher};
-use promql_parser::util::visitor::{ExprVisitorMut, walk_expr_mut};
 use promql_parser::parser::token::{T_LAND, T_LOR, T_LUNLESS};
 use promql_parser::parser::{
     AggregateExpr, BinModifier, BinaryExpr, Call, Expr, LabelModifier, VectorMatchCardinality, VectorSelector,
 };
+use promql_parser::util::visitor::{ExprVisitorMut, walk_expr_mut};
 
 /// Largest expanded expression; deep towers of rules grow by multiplication.
 const BYTES_MAX: usize = 64 << 10;
@@ -182,7 +182,11 @@ impl<'a> Book<'a> {
                 }
             } else {
                 let mut pushed = tree.clone();
-                tree = if push(&mut pushed, matcher) { pushed } else { super::parse(&filtered(&tree, matcher))? };
+                tree = if push(&mut pushed, matcher) {
+                    pushed
+                } else {
+                    super::parse(&filtered(&tree, matcher))?
+                };
             }
         }
         let mut text = format!("({tree})");
@@ -233,7 +237,8 @@ fn filtered(tree: &Expr, matcher: &Matcher) -> String {
         MatchOp::NotRe(_) => (matcher.value.clone(), "unless"),
     };
     let (label, pattern) = (quoted(&matcher.name), quoted(&pattern));
-    let (helper, one) = (quoted(HELPER), format!("label_replace(vector(1), {}, \"1\", \"\", \"\")", quoted(HELPER)));
+    let (helper, one) =
+        (quoted(HELPER), format!("label_replace(vector(1), {}, \"1\", \"\", \"\")", quoted(HELPER)));
     let marked = format!("label_replace({tree}, {helper}, \"1\", {label}, {pattern})");
     format!("label_replace(({marked} {joins} on ({HELPER}) {one}), {helper}, \"\", \"\", \"\")")
 }

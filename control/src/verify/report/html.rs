@@ -159,7 +159,9 @@ fn figures(page: &mut String, comparison: &crate::verify::compare::Comparison) {
         ("at edges (full, folded)", comparison.edge),
         ("series (full, folded)", comparison.series),
     ] {
-        facts.push((name, format!("{}, {}", sides.full, sides.folded)));
+        if sides.sum() > 0 {
+            facts.push((name, format!("{}, {}", sides.full, sides.folded)));
+        }
     }
     page.push_str("<dl>");
     for (name, value) in facts {

@@ -6,6 +6,8 @@ use comfy_table::{ContentArrangement, Table, presets};
 
 /// Up to this many queries the good ones are listed too: a screen.
 const LISTED_MAX: usize = 30;
+/// Width where there is no terminal: a log, a mail, a ticket.
+const WIDTH: u16 = 140;
 /// Longest query text in the table.
 const QUERY_CHARS_MAX: usize = 120;
 
@@ -47,12 +49,15 @@ pub fn render(report: &Report) -> String {
 fn queries(rows: &[&Row]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    if !table.is_tty() {
+        table.set_width(WIDTH);
+    }
     table.set_header(["answer", "query", "worst error", "why"]);
     for row in rows {
         let query = shortened(&row.query.text);
         table.add_row([
             row.outcome.verdict.words().to_owned(),
-            format!("{}\n{query}", row.query.place),
+            format!("{} › {}\n{query}", file_name(&row.query.file), row.query.place),
             worst(row),
             row.outcome.reasons.join("\n"),
         ]);
@@ -80,6 +85,11 @@ fn counts(report: &Report) -> String {
     let counted =
         Verdict::ALL.iter().rev().map(|&verdict| (report.count(verdict), verdict)).filter(|(n, _)| *n > 0);
     counted.map(|(n, verdict)| format!("{n} {}", verdict.words())).collect::<Vec<_>>().join(", ")
+}
+
+/// The file without its folders.
+fn file_name(file: &str) -> &str {
+    file.rsplit('/').next().unwrap_or(file)
 }
 
 fn shortened(text: &str) -> String {

@@ -58,7 +58,9 @@ fn what_a_recorded_metric_becomes() {
     let rules = recorded(RULES);
     let nobody = |_: &str| Stored::default();
     let kept = |query: &str, helper: &str| {
-        format!("label_replace((label_replace({query}, \"phoenix_matches\", \"1\", {helper}) and on (phoenix_matches) label_replace(vector(1), \"phoenix_matches\", \"1\", \"\", \"\")), \"phoenix_matches\", \"\", \"\", \"\")")
+        format!(
+            "label_replace((label_replace({query}, \"phoenix_matches\", \"1\", {helper}) and on (phoenix_matches) label_replace(vector(1), \"phoenix_matches\", \"1\", \"\", \"\")), \"phoenix_matches\", \"\", \"\", \"\")"
+        )
     };
     let not_pushed = kept("sum(x)", "\"job\", \"api\"");
     for (query, expected) in [
@@ -84,7 +86,10 @@ fn what_a_recorded_metric_becomes() {
         ("either{job=\"api\"}", &format!("({})", kept("x or on (pod) y", "\"job\", \"api\""))),
         ("loop", "! recording rules refer to each other in a circle: loop → pool → loop"),
         ("broken", "! broken is recorded by a rule with a syntax error: unclosed left parenthesis"),
-        ("a offset 5m", "! a is recorded and not stored on both sides, and cannot be expanded under offset or @"),
+        (
+            "a offset 5m",
+            "! a is recorded and not stored on both sides, and cannot be expanded under offset or @",
+        ),
         ("two{verb=\"list\"}", "! no rule that records two gives it the labels that are asked for"),
     ] {
         let tree = parse(query).unwrap();

@@ -43,9 +43,18 @@ fn spellings_formats_and_built_in_variables() {
         ("${many:queryparam}", "var-many=a.b&var-many=c"),
         ("${many:lucene}", "! format \"lucene\" of variable $many is not known"),
         ("$given", "g"),
-        ("rate(x[$__rate_interval]) + rate(x[$__interval]) + rate(x[${__range}])", "rate(x[1m]) + rate(x[15s]) + rate(x[30m])"),
-        ("$__range_s $__range_ms $__interval_ms $__from $__to", "1800 1800000 15000 1700000000000 1700001800000"),
-        ("label_replace(x, \"a\", \"$1\", \"b\", \"(.*)$\")", "label_replace(x, \"a\", \"$1\", \"b\", \"(.*)$\")"),
+        (
+            "rate(x[$__rate_interval]) + rate(x[$__interval]) + rate(x[${__range}])",
+            "rate(x[1m]) + rate(x[15s]) + rate(x[30m])",
+        ),
+        (
+            "$__range_s $__range_ms $__interval_ms $__from $__to",
+            "1800 1800000 15000 1700000000000 1700001800000",
+        ),
+        (
+            "label_replace(x, \"a\", \"$1\", \"b\", \"(.*)$\")",
+            "label_replace(x, \"a\", \"$1\", \"b\", \"(.*)$\")",
+        ),
         ("x{a=\"$other\"}", "! unknown variable $other"),
         ("x{a=\"$one\",b=\"$other\"}", "! unknown variable $other"),
     ] {
@@ -57,8 +66,14 @@ fn spellings_formats_and_built_in_variables() {
 fn where_a_value_comes_from() {
     for (variable, expected) in [
         (json!({ "type": "query", "current": { "value": "p" } }), "p"),
-        (json!({ "type": "query", "current": { "text": "All", "value": "$__all" }, "includeAll": true }), ".*"),
-        (json!({ "type": "query", "current": { "value": ["$__all"] }, "includeAll": true, "allValue": ".+" }), ".+"),
+        (
+            json!({ "type": "query", "current": { "text": "All", "value": "$__all" }, "includeAll": true }),
+            ".*",
+        ),
+        (
+            json!({ "type": "query", "current": { "value": ["$__all"] }, "includeAll": true, "allValue": ".+" }),
+            ".+",
+        ),
         (json!({ "type": "query", "current": { "text": "All", "value": "All" }, "includeAll": true }), ".*"),
         (json!({ "type": "query", "current": {}, "includeAll": true, "allValue": "" }), ".*"),
         (json!({ "type": "query", "query": "label_values(up, pod)" }), "web-0"),
@@ -68,12 +83,24 @@ fn where_a_value_comes_from() {
         (json!({ "type": "query", "query": "label_values(up{job=\"web\", a=~\"x,y\"}, pod)" }), "web"),
         (json!({ "type": "query", "query": "label_values(nothing, pod)" }), ""),
         (json!({ "type": "query", "definition": "label_values(up, pod)", "query": {} }), "web-0"),
-        (json!({ "type": "query", "query": "label_values(down, pod)" }), "! variable $v has no value: the full side is down; give one by --var v=…"),
-        (json!({ "type": "query", "query": "metrics(.*)" }), "! variable $v has no value: its query \"metrics(.*)\" is not label_values(…); give one by --var v=…"),
-        (json!({ "type": "query", "query": "label_values(up{a=\"$w\"}, pod)" }), "! variable $v has no value: unknown variable $w; give one by --var v=…"),
+        (
+            json!({ "type": "query", "query": "label_values(down, pod)" }),
+            "! variable $v has no value: the full side is down; give one by --var v=…",
+        ),
+        (
+            json!({ "type": "query", "query": "metrics(.*)" }),
+            "! variable $v has no value: its query \"metrics(.*)\" is not label_values(…); give one by --var v=…",
+        ),
+        (
+            json!({ "type": "query", "query": "label_values(up{a=\"$w\"}, pod)" }),
+            "! variable $v has no value: unknown variable $w; give one by --var v=…",
+        ),
         (json!({ "type": "custom", "query": "a,b" }), "a"),
         (json!({ "type": "custom", "query": "Label : a,b" }), "a"),
-        (json!({ "type": "custom", "query": "a,b", "options": [{ "value": "$__all" }, { "value": "b" }] }), "b"),
+        (
+            json!({ "type": "custom", "query": "a,b", "options": [{ "value": "$__all" }, { "value": "b" }] }),
+            "b",
+        ),
         (json!({ "type": "constant", "query": "c" }), "c"),
         (json!({ "type": "textbox", "query": "t", "current": { "value": "u" } }), "u"),
         (json!({ "type": "interval", "query": "1m,5m", "current": { "value": "5m" } }), "5m"),
