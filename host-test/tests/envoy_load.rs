@@ -230,7 +230,8 @@ async fn what_was_acknowledged_is_there_and_the_rest_is_counted() {
                 None => call,
             };
             let reply = call.send(address).await;
-            let good = reply.as_ref().is_some_and(|r| r.status == 200 && (!is_grpc || r.grpc_status() == Some("0")));
+            let good =
+                reply.as_ref().is_some_and(|r| r.status == 200 && (!is_grpc || r.grpc_status() == Some("0")));
             assert!(good || hang_up.is_some(), "{name}: {reply:?}");
             (name, round + 1, good)
         });

@@ -32,6 +32,7 @@ unsafe extern "C" {
     fn proxy_log(level: u32, message: *const u8, len: usize) -> u32;
     fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
     fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
+    fn proxy_done() -> u32;
     fn proxy_get_buffer_bytes(
         buffer: u32,
         start: usize,
@@ -119,6 +120,12 @@ pub fn now_ns() -> u64 {
 pub fn set_tick_period(period_ms: u32) {
     // SAFETY: no pointers.
     unsafe { proxy_set_tick_period_milliseconds(period_ms) };
+}
+
+/// The root context that is calling, and that had asked to stay for a while, may go.
+pub fn done() {
+    // SAFETY: no pointers. A context that may go anyway gets a status that says so.
+    unsafe { proxy_done() };
 }
 
 fn buffer(buffer: u32, len: usize) -> Option<Vec<u8>> {

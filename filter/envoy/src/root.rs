@@ -11,12 +11,22 @@ use std::rc::Rc;
 pub struct Root {
     id: u32,
     config: Option<Rc<config::Config>>,
+    /// Envoy wants it to go; it stays until its calls are answered.
+    leaving: bool,
 }
 
 impl Root {
     /// Not configured yet.
     pub fn new(id: u32) -> Root {
-        Root { id, config: None }
+        Root { id, config: None, leaving: false }
+    }
+
+    /// Go, once no call of this root context waits for an answer.
+    fn leave(&self) {
+        let id = self.id;
+        if self.leaving && worker::with(|w| w.sender.waits(id)) == Some(false) {
+            host::done();
+        }
     }
 }
 
@@ -25,6 +35,15 @@ impl Context for Root {
         let answer = sender::read_answer(num_headers);
         let now_ns = host::now_ns();
         worker::with(|w| w.answered(token, answer, now_ns));
+        self.leave();
+    }
+
+    /// A push puts another root context in the place of this one. Envoy would cancel its calls: the upstream may have accepted what
+    /// they carried, and would get it twice. So it stays until they are answered, which their time-out bounds.
+    fn on_done(&mut self) -> bool {
+        let id = self.id;
+        self.leaving = worker::with(|w| w.sender.waits(id)).unwrap_or(false);
+        !self.leaving
     }
 }
 
@@ -61,6 +80,11 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
+        if self.leaving {
+            // Its successor ticks; it makes no further call.
+            self.leave();
+            return;
+        }
         let (id, now_ns) = (self.id, host::now_ns());
         worker::with(|w| w.tick(id, now_ns));
     }

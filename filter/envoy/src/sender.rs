@@ -78,6 +78,11 @@ impl Sender {
         self.flights.remove(&token).map(|f| (f.owner, f.sequence))
     }
 
+    /// Does a root context wait for an answer?
+    pub fn waits(&self, root: u32) -> bool {
+        self.flights.values().any(|f| f.root == root)
+    }
+
     /// The calls of a root context are gone: whose emissions were they?
     pub fn cancel(&mut self, root: u32) -> Vec<(u64, u64)> {
         let gone: Vec<u32> =
