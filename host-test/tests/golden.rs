@@ -1,15 +1,13 @@
 //! Every folder of `cases/` on every embedder: `<case>::native`, `<case>::module`, `<case>::envoy`.
 //!
 //! The native engine is compared with `expected.txt`; the module under the test host and real Envoy with the native engine, byte for byte. `cargo test trap_05` runs one
-//! case; `UPDATE_EXPECT=1` rewrites expected files. Without an Envoy (`$PHOENIX_ENVOY` or `PATH`) its third is ignored.
+//! case; `UPDATE_EXPECT=1` rewrites expected files. Without an Envoy (`$PHOENIX_ENVOY` or `PATH`) the third fails and says how to get one.
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use phoenix_host_test::cases::{Case, Outcome, all, check, envoy, module, native};
-use phoenix_host_test::envoy::process::find_binary;
 
 fn main() {
     let arguments = Arguments::from_args();
-    let no_envoy = find_binary().is_err();
     let names: Vec<String> = match all() {
         Ok(cases) => cases.into_iter().map(|case| case.name).collect(),
         Err(error) => panic!("{error:#}"),
@@ -26,7 +24,7 @@ fn main() {
         };
         trials.push(trial("native", on_native));
         trials.push(trial("module", on_module));
-        trials.push(trial("envoy", on_envoy).with_ignored_flag(no_envoy));
+        trials.push(trial("envoy", on_envoy));
     }
     libtest_mimic::run(&arguments, trials).exit();
 }
