@@ -371,9 +371,10 @@ fn dashboards_of_every_schema() {
             vec![("Library › P › A", "a")],
         ),
         (
-            format!(r#"{{"spec": {{"title": "V2", "elements": {{"p": {{"kind": "Panel", "spec": {{"title": "P", "data": {{"spec": {{"queries": [
-                {{"spec": {{"refId": "A", "query": {{"kind": "prometheus", "spec": {{"expr": "a"}}}}}}}},
-                {{"spec": {{"refId": "B", "query": {{"kind": "DataQuery", "group": "loki", "spec": {{"expr": "b"}}}}}}}}]}}}}}}}}}}}}}}"#),
+            r#"{"spec": {"title": "V2", "elements": {"p": {"kind": "Panel", "spec": {"title": "P", "data": {"spec": {"queries": [
+                {"spec": {"refId": "A", "query": {"kind": "prometheus", "spec": {"expr": "a"}}}},
+                {"spec": {"refId": "B", "query": {"kind": "DataQuery", "group": "loki", "spec": {"expr": "b"}}}}]}}}}}}}"#
+                .to_owned(),
             vec![("V2 › P › A", "a")],
         ),
         (

@@ -273,7 +273,7 @@ impl Default for Limits {
             streams_max: 1_000_000,
             delta_streams_max: 200_000,
             series_max: 100_000,
-            pending_bytes_max: 16 << 20,
+            pending_bytes_max: 64 << 20,
             queue_bytes_max: 16 << 20,
             emission_bytes_max: 1 << 20,
             backlog_bytes_max: 32 << 20,

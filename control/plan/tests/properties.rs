@@ -142,7 +142,7 @@ fn defaults() {
             streams_max: 1_000_000,
             delta_streams_max: 200_000,
             series_max: 100_000,
-            pending_bytes_max: 16_777_216,
+            pending_bytes_max: 67_108_864,
             queue_bytes_max: 16_777_216,
             emission_bytes_max: 1_048_576,
             backlog_bytes_max: 33_554_432,

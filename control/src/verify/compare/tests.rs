@@ -107,11 +107,14 @@ fn remarks_name_labels_of_one_side() {
     assert_eq!(comparison.remarks, ["only series of the full side carry pod"]);
 }
 
+/// A step on both sides.
+type Two = (Option<i8>, Option<i8>);
+
 proptest! {
     /// Point by point, by the definition.
     #[test]
     fn counts_agree_with_the_definition(values in prop::collection::vec((prop::option::of(-3i8..3), prop::option::of(-3i8..3)), 1..11)) {
-        let side = |pick: fn(&(Option<i8>, Option<i8>)) -> Option<i8>| {
+        let side = |pick: fn(&Two) -> Option<i8>| {
             let points = values.iter().enumerate().filter_map(|(index, pair)| Some((index as i64 * 10_000, f64::from(pick(pair)?))));
             let points: Vec<_> = points.collect();
             if points.is_empty() { Vec::new() } else { vec![Series { labels: Labels::new(), points }] }

@@ -77,18 +77,18 @@ impl<'a> Book<'a> {
                 }
             }
             Expr::Aggregate(aggregate) => {
-                aggregate.expr = Box::new(self.walk(&aggregate.expr, trail, notes)?);
+                *aggregate.expr = self.walk(&aggregate.expr, trail, notes)?;
                 if let Some(parameter) = &mut aggregate.param {
-                    *parameter = Box::new(self.walk(parameter, trail, notes)?);
+                    **parameter = self.walk(parameter, trail, notes)?;
                 }
             }
-            Expr::Unary(unary) => unary.expr = Box::new(self.walk(&unary.expr, trail, notes)?),
+            Expr::Unary(unary) => *unary.expr = self.walk(&unary.expr, trail, notes)?,
             Expr::Binary(binary) => {
-                binary.lhs = Box::new(self.walk(&binary.lhs, trail, notes)?);
-                binary.rhs = Box::new(self.walk(&binary.rhs, trail, notes)?);
+                *binary.lhs = self.walk(&binary.lhs, trail, notes)?;
+                *binary.rhs = self.walk(&binary.rhs, trail, notes)?;
             }
-            Expr::Paren(paren) => paren.expr = Box::new(self.walk(&paren.expr, trail, notes)?),
-            Expr::Subquery(subquery) => subquery.expr = Box::new(self.walk(&subquery.expr, trail, notes)?),
+            Expr::Paren(paren) => *paren.expr = self.walk(&paren.expr, trail, notes)?,
+            Expr::Subquery(subquery) => *subquery.expr = self.walk(&subquery.expr, trail, notes)?,
             Expr::Call(call) => {
                 for argument in &mut call.args.args {
                     **argument = self.walk(argument, trail, notes)?;

@@ -85,14 +85,14 @@ impl Reader<'_, '_> {
             }
             self.panels(&panel["panels"], &place, depth + 1);
             match panel["libraryPanel"]["uid"].as_str() {
-                Some(uid) => self.from_library(uid, &panel["libraryPanel"], panel, &place),
+                Some(uid) => self.take_from_library(uid, &panel["libraryPanel"], panel, &place),
                 None => self.targets(panel, &place),
             }
         }
     }
 
     /// A panel of the library; old exports carry the targets in the dashboard as well.
-    fn from_library(&mut self, uid: &str, reference: &Value, panel: &Value, place: &str) {
+    fn take_from_library(&mut self, uid: &str, reference: &Value, panel: &Value, place: &str) {
         let own = [&reference["model"], panel].into_iter().find(|panel| panel["targets"].is_array());
         match own.or(self.library.0.get(uid).copied()) {
             Some(panel) => self.targets(panel, place),
@@ -132,7 +132,7 @@ impl Reader<'_, '_> {
         let spec = &element["spec"];
         let place = format!("{place} › {}", spec["title"].as_str().unwrap_or("panel"));
         if let Some(uid) = spec["libraryPanel"]["uid"].as_str() {
-            return self.from_library(uid, &spec["libraryPanel"], spec, &place);
+            return self.take_from_library(uid, &spec["libraryPanel"], spec, &place);
         }
         for query in spec["data"]["spec"]["queries"].as_array().into_iter().flatten() {
             let name = query["spec"]["refId"].as_str().unwrap_or_default();

@@ -29,8 +29,16 @@ pub fn render(report: &Report) -> String {
     if !cards.is_empty() {
         let _ = write!(
             page,
-            "<h2>Changed answers</h2><p class=\"legend\"><span class=\"key full\"></span>full<span class=\"key folded\"></span>folded<span class=\"key large\"></span>relative error<span class=\"key tolerance\"></span>tolerance {}<span class=\"key gone\"></span>one side has no point</p>",
-            percent(report.tolerance)
+            "<h2>Changed answers</h2><p class=\"legend\">{}</p>",
+            [
+                ("full", "full".to_owned()),
+                ("folded", "folded".to_owned()),
+                ("large", "relative error".to_owned()),
+                ("tolerance", format!("tolerance {}", percent(report.tolerance))),
+                ("gone", "one side has no point".to_owned()),
+            ]
+            .map(|(class, text)| format!("<span><i class=\"key {class}\"></i>{}</span>", escaped(&text)))
+            .concat()
         );
         for (index, row) in cards.iter().take(CARDS_MAX) {
             card(&mut page, report, *index, row);
@@ -41,7 +49,7 @@ pub fn render(report: &Report) -> String {
     }
     table(&mut page, report);
     foot(&mut page, report);
-    let _ = write!(page, "</main><script>{SCRIPT}</script></body></html>\n");
+    let _ = writeln!(page, "</main><script>{SCRIPT}</script></body></html>");
     page
 }
 
@@ -230,5 +238,9 @@ fn class(verdict: Verdict) -> &'static str {
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace(" %", "&nbsp;%")
 }
