@@ -172,7 +172,7 @@ fn point(user: u64, start_ns: u64, double: bool, now: UnixNanos, out: &mut Vec<u
         attribute(out, 7, "cloud.region", pick(&["eu-west-1", "us-east-2", "ap-east-1", "eu-north-1"], 2));
         attribute(out, 7, "url.scheme", "https");
         attribute(out, 7, "browser.name", pick(&["firefox", "chrome", "safari", "other"], 0));
-        attribute(out, 7, "user.id", &format!("{user:014x}"));
+        attribute(out, 7, "user.id", &format!("{user:018x}"));
     });
 }
 
