@@ -140,7 +140,8 @@ impl Traffic {
                 counters.push(of(CPU, false, Shape::Sinusoid, rate / 7.0, initial / 3.0));
                 counters.push(of(PASSING, true, Shape::Steady, rate, initial));
             }
-            let offset_ns = 300_000_000 + pod * 1_700_000_000;
+            // Spread evenly, as many pods are: their mean age at any instant is half an interval.
+            let offset_ns = (2 * pod + 1) * INTERVAL_NS / (2 * STEADY_PODS);
             let pod = format!("web-{pod}");
             let born_ns = begin_ns - 60 * MINUTE_NS;
             lives.push(Life { pod, born_ns, offset_ns, until_ns: end_ns, is_graceful: true, counters });
