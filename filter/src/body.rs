@@ -3,7 +3,7 @@
 //!
 //! All or nothing: when one frame cannot be read, the whole body passes as it came and nothing of it is folded.
 
-use crate::flow::{Batch, Scratch, flow};
+use crate::flow::{Batch, FlowError, Scratch, flow};
 use crate::frame::{Encoding, FrameError, FrameErrorKind, Frames, put_frame};
 use crate::ledger::Tally;
 use crate::route::Compiled;
@@ -41,8 +41,17 @@ pub enum BodyError {
     Gzip(FrameError),
     /// A message is compressed in a way that we do not read.
     Encoding(FrameError),
-    /// The body, or a message of it when inflated, is over the plan's limit.
+    /// The body, a message of it when inflated, or its records are over the plan's limits.
     TooLarge,
+}
+
+impl From<FlowError> for BodyError {
+    fn from(e: FlowError) -> BodyError {
+        match e {
+            FlowError::Wire(e) => BodyError::Decode(e),
+            FlowError::TooManyRecords => BodyError::TooLarge,
+        }
+    }
 }
 
 impl From<FrameError> for BodyError {
@@ -53,12 +62,6 @@ impl From<FrameError> for BodyError {
             FrameErrorKind::UnknownEncoding => BodyError::Encoding(e),
             _ => BodyError::Frame(e),
         }
-    }
-}
-
-impl From<WireError> for BodyError {
-    fn from(e: WireError) -> BodyError {
-        BodyError::Decode(e)
     }
 }
 
@@ -89,7 +92,7 @@ fn message(
     batch: &Batch<'_>,
     scratch: &mut Scratch,
     scanned: &mut Scanned,
-) -> Result<Option<Vec<u8>>, WireError> {
+) -> Result<Option<Vec<u8>>, BodyError> {
     let tally = flow(plan, batch, scratch)?;
     if scratch.edits().is_empty() {
         scanned.tally.add(&tally);

@@ -11,7 +11,7 @@ use crate::record::Temporality;
 use crate::series::{Closed, Head};
 use crate::units::UnixNanos;
 use crate::wire::{put_bytes_field, put_fixed64_field, put_varint_field};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// First wait before the same bytes are sent again; doubled each time.
 const RETRY_FIRST_NS: u64 = 500_000_000;
@@ -62,6 +62,7 @@ pub struct Emission {
 pub struct Outbox {
     queue: VecDeque<Emission>,
     bytes: usize,
+    bytes_of: BTreeMap<Box<[u8]>, usize>,
     sequence: u64,
 }
 
@@ -69,6 +70,13 @@ impl Outbox {
     /// Bytes of all bodies in it.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// May this tenant not have more here? One tenant may hold half of the limit, so that an upstream that refuses one of them
+    /// does not hold up the others.
+    pub fn is_full_for(&self, tenant: &[u8], limit_bytes: usize) -> bool {
+        let theirs = self.bytes_of.get(tenant).copied().unwrap_or(0);
+        self.bytes >= limit_bytes || theirs >= limit_bytes / 2
     }
 
     /// Number of emissions in it.
@@ -89,6 +97,8 @@ impl Outbox {
     fn push(&mut self, tenant: &[u8], body: Vec<u8>, entries: Vec<Entry>) {
         self.sequence = self.sequence.saturating_add(1);
         self.bytes = self.bytes.saturating_add(body.len());
+        let theirs = self.bytes_of.entry(tenant.into()).or_default();
+        *theirs = theirs.saturating_add(body.len());
         self.queue.push_back(Emission {
             sequence: self.sequence,
             tenant: tenant.into(),
@@ -124,6 +134,12 @@ impl Outbox {
         }
         let e = self.queue.remove(at)?;
         self.bytes = self.bytes.saturating_sub(e.body.len());
+        if let Some(theirs) = self.bytes_of.get_mut(&e.tenant) {
+            *theirs = theirs.saturating_sub(e.body.len());
+            if *theirs == 0 {
+                self.bytes_of.remove(&e.tenant);
+            }
+        }
         Some(e)
     }
 

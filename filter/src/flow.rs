@@ -13,7 +13,7 @@ use crate::edit::Edits;
 use crate::hash::{Domain, Identity};
 use crate::identify;
 use crate::ledger::Tally;
-use crate::limits::AHEAD_MAX_NS;
+use crate::limits::{AHEAD_MAX_NS, DOUBLE_MAX};
 use crate::record::{Record, Temporality, Writer};
 use crate::route::{Candidates, Compiled, Names, candidates};
 use crate::stream::Observation;
@@ -82,8 +82,23 @@ impl Scratch {
     }
 }
 
+/// Why a batch passes as it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowError {
+    /// It is not OTLP.
+    Wire(WireError),
+    /// Its records would take more than the plan lets wait for an answer.
+    TooManyRecords,
+}
+
+impl From<WireError> for FlowError {
+    fn from(e: WireError) -> FlowError {
+        FlowError::Wire(e)
+    }
+}
+
 /// Take one batch through. Edits and records are left in `scratch`; an error leaves none.
-pub fn flow(plan: &Rc<Compiled>, batch: &Batch<'_>, scratch: &mut Scratch) -> Result<Tally, WireError> {
+pub fn flow(plan: &Rc<Compiled>, batch: &Batch<'_>, scratch: &mut Scratch) -> Result<Tally, FlowError> {
     scratch.begin(plan);
     let mut walk = Walk::new(plan, batch, scratch);
     match walk.request() {
@@ -155,6 +170,7 @@ struct Walk<'a> {
     sender_id: Identity,
     tenant_id: Identity,
     ahead_after: UnixNanos,
+    record_bytes_max: usize,
 }
 
 impl<'a> Walk<'a> {
@@ -173,10 +189,11 @@ impl<'a> Walk<'a> {
             sender_id: h.pair(Domain::Tenant, batch.tenant, batch.sender),
             tenant_id: h.pair(Domain::Tenant, batch.tenant, b""),
             ahead_after,
+            record_bytes_max: usize::try_from(plan.plan.limits.pending_bytes_max).unwrap_or(usize::MAX),
         }
     }
 
-    fn request(&mut self) -> Result<(), WireError> {
+    fn request(&mut self) -> Result<(), FlowError> {
         let request = Request::read(self.buf, Span::all(self.buf))?;
         let mut fields = request.resource_metrics.fields(self.buf);
         while let Some((field, span)) = fields.next()? {
@@ -189,8 +206,8 @@ impl<'a> Walk<'a> {
     fn edit(
         &mut self,
         field: &Field,
-        inside: impl FnOnce(&mut Self) -> Result<Left, WireError>,
-    ) -> Result<Left, WireError> {
+        inside: impl FnOnce(&mut Self) -> Result<Left, FlowError>,
+    ) -> Result<Left, FlowError> {
         let token = self.s.edits.open(field);
         let left = inside(self)?;
         match left {
@@ -202,7 +219,7 @@ impl<'a> Walk<'a> {
         Ok(left)
     }
 
-    fn resource_metrics(&mut self, span: Span) -> Result<Left, WireError> {
+    fn resource_metrics(&mut self, span: Span) -> Result<Left, FlowError> {
         let it = ResourceMetrics::read(self.buf, span)?;
         let attributes = match it.resource {
             Some(span) => decode::Resource::read(self.buf, span)?.attributes,
@@ -220,7 +237,7 @@ impl<'a> Walk<'a> {
         Ok(children.left())
     }
 
-    fn scope_metrics(&mut self, span: Span, resource: &mut ResourceScope) -> Result<Left, WireError> {
+    fn scope_metrics(&mut self, span: Span, resource: &mut ResourceScope) -> Result<Left, FlowError> {
         let it = ScopeMetrics::read(self.buf, span)?;
         let mut scope = ScopeScope { span: it.scope.unwrap_or(Span::EMPTY), schema: it.schema_url, id: None };
         let mut children = Children::default();
@@ -236,7 +253,7 @@ impl<'a> Walk<'a> {
         span: Span,
         resource: &mut ResourceScope,
         scope: &mut ScopeScope,
-    ) -> Result<Left, WireError> {
+    ) -> Result<Left, FlowError> {
         let metric = Metric::read(self.buf, span)?;
         let Some(field) = metric.data.field().copied() else { return Ok(Left::Something) };
         let data = field.bytes()?;
@@ -265,7 +282,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Which rules may decide about the points of this metric? The answer is left in the scratch.
-    fn route(&mut self, name: &[u8], resource: &ResourceScope) -> Result<(), WireError> {
+    fn route(&mut self, name: &[u8], resource: &ResourceScope) -> Result<(), FlowError> {
         let Some((_, names)) = &mut self.s.plan else { return Ok(()) };
         let named = names.rules(&self.plan.plan, name);
         let (buf, rules) = (self.buf, &self.plan.plan.rules);
@@ -292,7 +309,7 @@ impl<'a> Walk<'a> {
         temporality: Temporality,
         resource: &mut ResourceScope,
         scope: &mut ScopeScope,
-    ) -> Result<Left, WireError> {
+    ) -> Result<Left, FlowError> {
         let h = &self.plan.hasher;
         let resource_id = match resource.id {
             Some(id) => id,
@@ -328,7 +345,7 @@ impl<'a> Walk<'a> {
         within: &MetricScope<'_>,
         resource: &ResourceScope,
         scope: &ScopeScope,
-    ) -> Result<Left, WireError> {
+    ) -> Result<Left, FlowError> {
         let point = NumberPoint::read(self.buf, span)?;
         let (buf, rendered) = (self.buf, &mut self.s.rendered);
         let has = |label: &LabelMatch| satisfies(buf, &point.attributes, label, rendered);
@@ -365,6 +382,9 @@ impl<'a> Walk<'a> {
             return Ok(Left::Something);
         };
         if let Some(writer) = self.s.writers.get_mut(place.shard) {
+            if writer.bytes() > self.record_bytes_max {
+                return Err(FlowError::TooManyRecords);
+            }
             writer.record(&Record {
                 stream: within.stream.plus(found.attributes_id),
                 series: place.index,
@@ -386,7 +406,7 @@ impl<'a> Walk<'a> {
         }
         let value = match point.value {
             Some(decode::Number::Int(v)) if v >= 0 => Some(Number::Int(v)),
-            Some(decode::Number::Double(v)) if v >= 0.0 && v.is_finite() => Some(Number::Double(v)),
+            Some(decode::Number::Double(v)) if (0.0..DOUBLE_MAX).contains(&v) => Some(Number::Double(v)),
             _ => None,
         };
         match value {

@@ -1,7 +1,8 @@
 //! The books of the fold (DESIGN §3.1): what came in, what went out, and what became of the difference.
 //!
 //! Two kinds, kept where the facts arise: a worker's [`Tally`] of points in its batches, and the owner's [`Ledger`] with a page
-//! per metric. Conservation reads, for every page: increments in = acknowledged + waiting in emissions + open in windows.
+//! per metric. Conservation reads, for every page: increments in = acknowledged + waiting in emissions + open in windows +
+//! abandoned.
 //! All counters only grow; they start from zero with the process.
 
 use crate::amount::Amount;
@@ -69,8 +70,12 @@ pub struct Page {
     pub overlaps: u64,
     /// Points that went to the upstream raw because the owner was behind.
     pub carried: u64,
-    /// Points of streams or series that found their table full.
+    /// Points of streams that found their table full.
     pub refused: u64,
+    /// Of the folded: their series found its table full, and they joined the overflow series of their metric.
+    pub overflowed: u64,
+    /// Of the folded: deltas that found the table of streams full, so that a repetition of them would not be noticed.
+    pub unremembered: u64,
     /// Points of the emissions that were accepted.
     pub emitted: u64,
     /// Points of emissions that were refused for good after their series had gone: their increments are lost.
@@ -79,6 +84,8 @@ pub struct Page {
     pub increments_in: Amount,
     /// Increments whose emission was accepted.
     pub increments_out: Amount,
+    /// Increments of abandoned points.
+    pub increments_abandoned: Amount,
 }
 
 impl Page {
@@ -108,11 +115,14 @@ impl Page {
             (&mut self.refused, o.refused),
             (&mut self.emitted, o.emitted),
             (&mut self.abandoned, o.abandoned),
+            (&mut self.overflowed, o.overflowed),
+            (&mut self.unremembered, o.unremembered),
         ] {
             *a = a.saturating_add(b);
         }
         self.increments_in.merge(&o.increments_in);
         self.increments_out.merge(&o.increments_out);
+        self.increments_abandoned.merge(&o.increments_abandoned);
     }
 }
 

@@ -21,6 +21,19 @@ pub const DELTA_INTERVALS: usize = 8;
 /// that wait because the backlog of emissions is full. Beyond it the two oldest windows become one.
 pub const OPEN_WINDOWS_MAX: usize = 4_096 + 64;
 
+/// Bytes that one series may need in its head: labels, resource, scope, name, description. Ten times what real series need; beyond
+/// it a point passes, since every table that holds heads is bounded by their number times this.
+pub const HEAD_BYTES_MAX: usize = 8 * 1_024;
+
+/// Metric names longer than this are looked up each time instead of being remembered: senders choose them.
+pub const NAME_REMEMBERED_MAX: usize = 256;
+
+/// Doubles beyond this pass: a million million million of them still add up to a finite number.
+pub const DOUBLE_MAX: f64 = 1e290;
+
+/// Series beyond the plan's `series_max` into which the rest of a metric folds when the table is full: one per tenant and metric.
+pub const OVERFLOW_SERIES: u32 = 4_096;
+
 /// Metrics with a page of their own in the ledger; the rest share the page `(other)`. A name is at most a few dozen bytes, so
 /// the ledger stays below half a mebibyte.
 pub const LEDGER_METRICS_MAX: usize = 1_024;

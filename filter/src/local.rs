@@ -63,12 +63,21 @@ impl core::fmt::Display for ConfigureError {
     }
 }
 
+/// A request that waits to be settled.
+enum Pending {
+    /// Its points were cut out.
+    Records { messages: Vec<(usize, Vec<u8>)>, bytes: usize },
+    /// Its points went out raw and are not remembered: once they are accepted, no stream may be counted on from before them.
+    Raw,
+}
+
 /// Scan and fold in one instance.
 pub struct Local {
     plan: Rc<Compiled>,
     owners: Vec<Owner>,
     scratch: Scratch,
-    pending: BTreeMap<u64, Vec<(usize, Vec<u8>)>>,
+    pending: BTreeMap<u64, Pending>,
+    pending_bytes: usize,
     next_token: u64,
     tally: Tally,
     errors: u64,
@@ -89,6 +98,7 @@ impl Local {
             owners,
             scratch: Scratch::default(),
             pending: BTreeMap::new(),
+            pending_bytes: 0,
             next_token: 0,
             tally: Tally::default(),
             errors: 0,
@@ -121,17 +131,40 @@ impl Local {
         let scanned = scan(&self.plan, framing, batch, &mut self.scratch).inspect_err(|_| {
             self.errors = self.errors.saturating_add(1);
         })?;
-        self.tally.add(&scanned.tally);
         self.next_token = self.next_token.saturating_add(1);
-        if !scanned.messages.is_empty() {
-            self.pending.insert(self.next_token, scanned.messages);
+        if scanned.messages.is_empty() {
+            return Ok(self.done(scanned.body, scanned.tally));
         }
-        Ok(Processed { token: self.next_token, body: scanned.body, tally: scanned.tally })
+        let bytes = scanned.messages.iter().fold(0usize, |sum, (_, m)| sum.saturating_add(m.len()));
+        let limit_bytes = usize::try_from(self.plan.plan.limits.pending_bytes_max).unwrap_or(usize::MAX);
+        if self.pending_bytes.saturating_add(bytes) > limit_bytes {
+            // Too much waits for an answer: this one goes out raw, and cannot be remembered.
+            self.pending.insert(self.next_token, Pending::Raw);
+            let points = scanned.tally.points;
+            let tally = Tally { points, passed: points, ..Tally::default() };
+            return Ok(self.done(None, tally));
+        }
+        self.pending_bytes = self.pending_bytes.saturating_add(bytes);
+        self.pending.insert(self.next_token, Pending::Records { messages: scanned.messages, bytes });
+        Ok(self.done(scanned.body, scanned.tally))
+    }
+
+    /// Keep count of what a request held.
+    fn done(&mut self, body: Option<Vec<u8>>, tally: Tally) -> Processed {
+        self.tally.add(&tally);
+        Processed { token: self.next_token, body, tally }
     }
 
     /// The upstream has answered, or never will.
     pub fn settle(&mut self, token: u64, how: Settled, now: UnixNanos) {
-        let Some(messages) = self.pending.remove(&token) else { return };
+        let Some(pending) = self.pending.remove(&token) else { return };
+        let Pending::Records { messages, bytes } = pending else {
+            if how == Settled::Accepted {
+                self.owners.iter_mut().for_each(Owner::rebaseline);
+            }
+            return;
+        };
+        self.pending_bytes = self.pending_bytes.saturating_sub(bytes);
         match how {
             Settled::Accepted => {
                 for (shard, message) in messages {

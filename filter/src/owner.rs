@@ -7,14 +7,14 @@
 //! One owner per shard and embedder process, however many workers scan. `now` is the embedder's clock and comes in with every
 //! call; it is never allowed to run backwards here. Under `clock: event` (tests) `now` follows the newest point instead.
 //!
-//! Invariants: a message changes nothing or all that it says; increments in = acknowledged + in the outbox + open, always
-//! ([`Owner::balance`]); memory is bounded by the plan's limits; a plan never rebuilds state, a new hash key does.
+//! Invariants: a message changes nothing or all that it says; increments in = acknowledged + in the outbox + open + abandoned,
+//! always ([`Owner::balance`]); memory is bounded by the plan's limits; a plan never rebuilds state, a new hash key does.
 
 use crate::amount::Amount;
 use crate::emit::{Answer, Emission, Entry, Labels, Outbox};
 use crate::ledger::{Ledger, PageId};
 use crate::limits::{AHEAD_MAX_NS, CLOCK_SET_BACK_NS, LEAP_NS, SWEEP_SLOTS};
-use crate::record::{Message, Record, RecordError, Temporality};
+use crate::record::{Message, Record, RecordError, SeriesHead, Temporality};
 use crate::series::{Head, Series, SeriesTable};
 use crate::stream::{Cumulative, Delta, Increment, Nothing, Watch};
 use crate::table::{Keep, StreamTable};
@@ -54,8 +54,19 @@ pub struct Owner {
     due: BTreeMap<UnixNanos, Vec<(u32, UnixNanos)>>,
     outbox: Outbox,
     ledger: Ledger,
-    /// Of the message at hand: slot (none: the table was full) and page of each series in its dictionary.
-    slots: Vec<(Option<u32>, PageId)>,
+    /// Of the message at hand, for each series in its dictionary.
+    slots: Vec<Target>,
+    /// The table of cumulative streams is full, and was not yet a twentieth below.
+    full: bool,
+}
+
+/// Where the points of a series go.
+struct Target {
+    /// Its slot; none when even the overflow series found no room.
+    slot: Option<u32>,
+    page: PageId,
+    /// The slot is that of the overflow series.
+    overflows: bool,
 }
 
 impl Owner {
@@ -76,6 +87,7 @@ impl Owner {
             outbox: Outbox::default(),
             ledger: Ledger::default(),
             slots: Vec::new(),
+            full: false,
         }
     }
 
@@ -189,12 +201,14 @@ impl Owner {
         slots.clear();
         for head in message.heads().flatten() {
             let page = self.ledger.page_of(head.metric);
-            let slot = self.series.slot_of(head.id, || Series::new(&head, page));
+            let found = self.series.slot_of(head.id, || Series::new(&head, page));
+            let overflows = found.is_none();
+            let slot = found.or_else(|| self.overflow(&head, page));
             if let Some(series) = slot.and_then(|slot| self.series.get_mut(slot)) {
                 // A plan may change width and delay of a series that lives on.
                 series.windows = Windows::new(head.width_ns, head.delay_ns);
             }
-            slots.push((slot, page));
+            slots.push(Target { slot, page, overflows });
         }
         let watch = Watch {
             began: self.began.unwrap_or_default(),
@@ -205,8 +219,12 @@ impl Owner {
         for record in message.records().flatten() {
             let at = usize::try_from(record.series).unwrap_or(usize::MAX);
             match slots.get(at) {
-                Some((Some(slot), _)) => self.fold_record(&record, *slot, &watch),
-                Some((None, page)) => {
+                Some(Target { slot: Some(slot), page, overflows }) => {
+                    let folded = self.fold_record(&record, *slot, &watch);
+                    let page = self.ledger.page(*page);
+                    page.overflowed = page.overflowed.saturating_add(u64::from(folded && *overflows));
+                }
+                Some(Target { slot: None, page, .. }) => {
                     let page = self.ledger.page(*page);
                     page.records = page.records.saturating_add(1);
                     page.refused = page.refused.saturating_add(1);
@@ -217,13 +235,30 @@ impl Owner {
         self.slots = slots;
     }
 
-    fn fold_record(&mut self, record: &Record, slot: u32, watch: &Watch) {
+    /// The slot of the series that takes the points of one that found the table full: its metric's total is kept, its labels are
+    /// not.
+    fn overflow(&mut self, head: &SeriesHead<'_>, page: PageId) -> Option<u32> {
+        let bare = SeriesHead {
+            id: head.overflow,
+            mark: b"(overflow)",
+            resource: b"",
+            resource_schema: b"",
+            scope: b"",
+            scope_schema: b"",
+            attributes: b"",
+            ..*head
+        };
+        self.series.slot_of_overflow(bare.id, || Series::new(&bare, page))
+    }
+
+    /// Fold one record. Says whether its increment joined the series.
+    fn fold_record(&mut self, record: &Record, slot: u32, watch: &Watch) -> bool {
         let found = match record.temporality {
             Temporality::Cumulative => self.observe_cumulative(record, slot, watch),
             Temporality::Delta => self.observe_delta(record, slot),
         };
         let touched_s = seconds(self.uptime_ns);
-        let Some(series) = self.series.get_mut(slot) else { return };
+        let Some(series) = self.series.get_mut(slot) else { return false };
         series.touched_s = touched_s;
         let page = self.ledger.page(series.page);
         page.records = page.records.saturating_add(1);
@@ -231,7 +266,9 @@ impl Owner {
             Observed::Carried => page.carried = page.carried.saturating_add(1),
             Observed::Full => page.refused = page.refused.saturating_add(1),
             Observed::Nothing(why) => page.nothing(why),
-            Observed::Increment(inc) => {
+            Observed::Increment(inc) | Observed::Unremembered(inc) => {
+                let unremembered = matches!(found, Observed::Unremembered(_));
+                page.unremembered = page.unremembered.saturating_add(u64::from(unremembered));
                 page.folded = page.folded.saturating_add(1);
                 page.resets = page.resets.saturating_add(u64::from(inc.reset));
                 page.increments_in.add(inc.amount);
@@ -247,8 +284,10 @@ impl Owner {
                     }
                 });
                 page.late = page.late.saturating_add(u64::from(late));
+                return true;
             }
         }
+        false
     }
 
     fn observe_cumulative(&mut self, record: &Record, slot: u32, watch: &Watch) -> Observed {
@@ -271,6 +310,12 @@ impl Owner {
         let (mut state, first) = Cumulative::first(&record.observation, watch, slot);
         state.touched_s = touched_s;
         if self.cumulative.insert(record.stream, state).is_err() {
+            self.full = true;
+            if record.carried {
+                // Later it must not seem to be born: what it counts now went out raw.
+                self.forgotten = self.forgotten.max(record.observation.time);
+                return Observed::Carried;
+            }
             return Observed::Full;
         }
         if let Some(series) = self.series.get_mut(slot) {
@@ -284,8 +329,16 @@ impl Owner {
         let at = match self.delta.get(&record.stream) {
             Some(at) => at,
             None => {
-                let Ok(at) = self.delta.insert(record.stream, Delta::new(slot)) else {
-                    return Observed::Full;
+                let mut new = Delta::new(slot);
+                let Ok(at) = self.delta.insert(record.stream, new) else {
+                    if record.carried {
+                        return Observed::Carried;
+                    }
+                    // Added all the same: only a repetition of it could not be told.
+                    return match new.next(&record.observation) {
+                        Ok(inc) => Observed::Unremembered(inc),
+                        Err(why) => Observed::Nothing(why),
+                    };
                 };
                 if let Some(series) = self.series.get_mut(slot) {
                     series.streams = series.streams.saturating_add(1);
@@ -312,21 +365,24 @@ impl Owner {
         self.forget_silent();
     }
 
-    /// Close every window that is due, unless the backlog is full: then windows stay open and grow, and nothing is lost.
+    /// Is the table of cumulative streams full? Then workers should let points pass raw instead of cutting them out: the streams
+    /// that are not known here could not be counted.
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// Close every window that is due. Of a tenant whose backlog is full they go into the next window instead: emissions become
+    /// fewer, and nothing is lost.
     fn close_due(&mut self, now: UnixNanos) {
         self.advance(now);
         while let Some(entry) = self.due.first_entry() {
-            let closes_at = *entry.key();
-            if closes_at > self.now || self.outbox.bytes() >= self.settings.backlog_bytes_max {
+            if *entry.key() > self.now {
                 break;
             }
             let list = entry.remove();
             self.close_windows(&list);
-            self.closed_at = self.closed_at.max(closes_at);
         }
-        if self.due.first_key_value().is_none_or(|(at, _)| *at > self.now) {
-            self.closed_at = self.closed_at.max(self.now);
-        }
+        self.closed_at = self.closed_at.max(self.now);
     }
 
     /// The clock reads `now`. It never runs backwards here, unless it was set back by more than a jitter; and a leap forward
@@ -352,7 +408,7 @@ impl Owner {
         let latest = now.plus(AHEAD_MAX_NS);
         for (slot, series) in self.series.iter_slots_mut() {
             let windows = series.windows;
-            let window = windows.closed_before(self.closed_at);
+            let window = series.oldest_open(self.closed_at, now);
             if series.pull_back(latest, window) {
                 let due = self.due.entry(windows.closes_at(window)).or_default();
                 due.push((slot, windows.end_of(window)));
@@ -364,9 +420,15 @@ impl Owner {
         let began = self.began.unwrap_or_default();
         let mut entries: Vec<Entry> = Vec::with_capacity(list.len());
         for &(slot, end) in list {
-            if let Some(series) = self.series.get_mut(slot)
-                && let Some(closed) = series.close(end, began)
-            {
+            let Some(series) = self.series.get_mut(slot) else { continue };
+            if self.outbox.is_full_for(&series.head.tenant, self.settings.backlog_bytes_max) {
+                let windows = series.windows;
+                let window = windows.closed_before(self.now);
+                if series.defer(end, window) {
+                    let due = self.due.entry(windows.closes_at(window)).or_default();
+                    due.push((slot, windows.end_of(window)));
+                }
+            } else if let Some(closed) = series.close(end, began) {
                 entries.push(Entry { slot, id: series.id, page: series.page, closed });
             }
         }
@@ -402,8 +464,9 @@ impl Owner {
             leave(series, state.series);
             Keep::Remove
         });
-        let waits = !self.outbox.is_empty();
-        series.sweep(SWEEP_SLOTS, |s| s.streams == 0 && s.is_idle() && silent(s.touched_s) && !waits);
+        let room = self.cumulative.max().saturating_sub(self.cumulative.max() / 20);
+        self.full = self.full && self.cumulative.len() > usize::try_from(room).unwrap_or(usize::MAX);
+        series.sweep(SWEEP_SLOTS, |s| s.streams == 0 && s.is_idle() && silent(s.touched_s));
     }
 
     /// The next emission that may be sent now. It counts as in flight from here.
@@ -431,6 +494,7 @@ impl Owner {
             }
             let Some(series) = self.series.get_mut(entry.slot).filter(|s| s.id == entry.id) else {
                 page.abandoned = page.abandoned.saturating_add(1);
+                page.increments_abandoned.merge(&entry.closed.amount);
                 continue;
             };
             let windows = series.windows;
@@ -474,8 +538,10 @@ impl Owner {
 }
 
 /// What a record turned out to be.
+#[derive(Clone, Copy)]
 enum Observed {
     Increment(Increment),
+    Unremembered(Increment),
     Nothing(Nothing),
     Carried,
     Full,

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! header   magic "PHXR" · version u16 · zero u16 · key fingerprint u64 · arrived u64 · series u32 · records u32
-//! series   length u32 · identity 16 · width_ns u64 · delay_ns u64 · output u8 · then, each with its length u32:
+//! series   length u32 · identity 16 · overflow identity 16 · width_ns u64 · delay_ns u64 · output u8 · then, each with its length u32:
 //!          tenant · metric name · mark · resource · resource schema · scope · scope schema · metric head · attributes
 //! record   stream 16 · series u32 · flags u8 · start u64 · time u64 · value u64                             (45 bytes)
 //! ```
@@ -47,6 +47,8 @@ pub enum Temporality {
 pub struct SeriesHead<'a> {
     /// Identity of the series.
     pub id: Identity,
+    /// Identity of the series that takes this one's points when the owner's table is full: one per tenant, metric and kind.
+    pub overflow: Identity,
     /// Width of a window in nanoseconds.
     pub width_ns: u64,
     /// How long after its end a window stays open.
@@ -125,12 +127,18 @@ impl Writer {
         self.records_count
     }
 
+    /// Bytes collected so far.
+    pub fn bytes(&self) -> usize {
+        self.heads.len().saturating_add(self.records.len())
+    }
+
     /// Add a series to the dictionary; its index.
     pub fn series(&mut self, h: &SeriesHead<'_>) -> u32 {
         let at = self.heads.len();
         let out = &mut self.heads;
         out.extend_from_slice(&[0; 4]);
         out.extend_from_slice(&h.id.0.to_le_bytes());
+        out.extend_from_slice(&h.overflow.0.to_le_bytes());
         out.extend_from_slice(&h.width_ns.to_le_bytes());
         out.extend_from_slice(&h.delay_ns.to_le_bytes());
         out.push(match h.output {
@@ -299,6 +307,7 @@ impl<'a> Cursor<'a> {
         let mut c = Cursor(self.part()?);
         Ok(SeriesHead {
             id: Identity(u128::from_le_bytes(c.array()?)),
+            overflow: Identity(u128::from_le_bytes(c.array()?)),
             width_ns: c.u64()?,
             delay_ns: c.u64()?,
             output: match c.array::<1>()? {
@@ -345,6 +354,7 @@ mod tests {
         let mut w = Writer::default();
         let head = |n: u128| SeriesHead {
             id: Identity(n),
+            overflow: Identity(0),
             width_ns: 15,
             delay_ns: 60,
             output: Temporality::Cumulative,

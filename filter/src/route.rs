@@ -4,6 +4,7 @@
 //! points. The plain definition is [`phoenix_plan::Plan::rule_for`]; a property test holds this one to it.
 
 use crate::hash::{Domain, Hasher, Identity};
+use crate::limits::NAME_REMEMBERED_MAX;
 use crate::record::Temporality;
 use hashbrown::HashMap;
 use phoenix_plan::{LabelMatch, OutputTemporality, Pipeline, Plan, Rule};
@@ -131,6 +132,9 @@ impl Names {
         }
         let speaks = |(i, rule): (usize, &Rule)| rule.metric.matches(name).then_some(i);
         let rules: Rc<[usize]> = plan.rules.iter().enumerate().filter_map(speaks).collect();
+        if name.len() > NAME_REMEMBERED_MAX {
+            return rules;
+        }
         if self.rules.len() >= NAMES_MAX {
             self.rules.clear();
         }

@@ -7,7 +7,7 @@ use crate::amount::{Amount, Number};
 use crate::hash::Identity;
 use crate::identify::ById;
 use crate::ledger::PageId;
-use crate::limits::OPEN_WINDOWS_MAX;
+use crate::limits::{AHEAD_MAX_NS, OPEN_WINDOWS_MAX, OVERFLOW_SERIES};
 use crate::record::{SeriesHead, Temporality};
 use crate::units::UnixNanos;
 use crate::window::{Part, Windows};
@@ -108,10 +108,14 @@ impl Series {
     }
 
     /// Start of the oldest window that still takes something: not closed by the clock, and not behind what was emitted (a plan that
-    /// made the delay longer would open it again). A clock that was set back below that waits for nothing.
+    /// made the delay longer, or a clock that was set back, would open it again). What was emitted from far ahead of the clock does not
+    /// hold the series up.
     pub fn oldest_open(&self, closed_at: UnixNanos, now: UnixNanos) -> UnixNanos {
         let boundary = self.windows.closed_before(closed_at);
-        if self.emitted_to > now { boundary } else { boundary.max(self.windows.start_of(self.emitted_to)) }
+        if self.emitted_to > now.plus(AHEAD_MAX_NS) {
+            return boundary;
+        }
+        boundary.max(self.windows.start_at_or_after(self.emitted_to))
     }
 
     /// Add a part of an increment. Says whether its window was not open before.
@@ -157,6 +161,18 @@ impl Series {
             next.amount.merge(&oldest.amount);
             next.window = oldest.window;
         }
+    }
+
+    /// The window that ends at `end` may not be emitted now: what is in it waits in the one that starts at `window`. Says whether
+    /// that window was not open before.
+    pub fn defer(&mut self, end: UnixNanos, window: UnixNanos) -> bool {
+        let Some(at) = self.cells.iter().position(|c| c.end == end) else { return false };
+        let cell = self.cells.remove(at);
+        let opened = self.put(window, &cell.amount);
+        if let Some(into) = self.cells.iter_mut().find(|c| c.window <= window && window < c.end) {
+            into.window = into.window.min(cell.window);
+        }
+        opened
     }
 
     /// No window open?
@@ -312,10 +328,19 @@ impl SeriesTable {
 
     /// The slot of a series; `new` makes it when it is not there. `None` when the table is full.
     pub fn slot_of(&mut self, id: Identity, new: impl FnOnce() -> Series) -> Option<u32> {
+        self.slot_within(self.max, id, new)
+    }
+
+    /// The same for a series that takes the points of those that found the table full: there is room set aside for it.
+    pub fn slot_of_overflow(&mut self, id: Identity, new: impl FnOnce() -> Series) -> Option<u32> {
+        self.slot_within(self.max.saturating_add(OVERFLOW_SERIES), id, new)
+    }
+
+    fn slot_within(&mut self, max: u32, id: Identity, new: impl FnOnce() -> Series) -> Option<u32> {
         if let Some(slot) = self.index.get(&id) {
             return Some(*slot);
         }
-        if self.index.len() >= usize::try_from(self.max).unwrap_or(usize::MAX) {
+        if self.index.len() >= usize::try_from(max).unwrap_or(usize::MAX) {
             return None;
         }
         let slot = match self.free.pop() {
@@ -392,6 +417,7 @@ mod tests {
     fn series(output: Temporality) -> Series {
         let head = SeriesHead {
             id: Identity(1),
+            overflow: Identity(2),
             width_ns: 10,
             delay_ns: 0,
             output,
@@ -503,6 +529,16 @@ mod tests {
         let end = s.close_all(UnixNanos(2_000_000), UnixNanos(0)).unwrap();
         assert_eq!((end.time.0, end.value), (2_000_000, Number::Int(7)));
         assert!(s.is_idle() && s.close_all(UnixNanos(3_000_000), UnixNanos(0)).is_none());
+    }
+
+    #[test]
+    fn what_may_not_go_out_waits_in_the_next_window() {
+        let mut s = series(Temporality::Delta);
+        add(&mut s, 10, Number::Int(1));
+        add(&mut s, 20, Number::Int(2));
+        assert!(s.defer(UnixNanos(20), UnixNanos(30)));
+        assert!(!s.defer(UnixNanos(30), UnixNanos(30)));
+        assert_eq!((close(&mut s, 30), close(&mut s, 40)), ("-".into(), "10-40:3".into()));
     }
 
     #[test]

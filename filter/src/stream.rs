@@ -125,7 +125,8 @@ impl Cumulative {
 
     /// A point that went to the upstream raw, because the owner was behind: count on from it, add nothing.
     pub fn carried(&mut self, p: &Observation) {
-        if p.time > self.time {
+        let older_incarnation = p.start.is_given() && p.start < self.start;
+        if p.time > self.time && !older_incarnation {
             self.settle(p);
         }
     }

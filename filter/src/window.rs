@@ -9,6 +9,7 @@
 //! Cost: one step per *open* window that the span touches; everything before the closed boundary is one part.
 
 use crate::amount::Number;
+use crate::limits::OPEN_WINDOWS_MAX;
 use crate::units::UnixNanos;
 
 /// The windows of one rule: width and delay, both in nanoseconds.
@@ -45,6 +46,11 @@ impl Windows {
         t.minus(t.0.checked_rem(self.width_ns).unwrap_or(0))
     }
 
+    /// Start of the first window that begins at `t` or after it.
+    pub fn start_at_or_after(&self, t: UnixNanos) -> UnixNanos {
+        self.start_of(t.plus(self.width_ns.saturating_sub(1)))
+    }
+
     /// End (exclusive) of the window that starts at `start`.
     pub fn end_of(&self, start: UnixNanos) -> UnixNanos {
         start.plus(self.width_ns)
@@ -77,6 +83,11 @@ impl Windows {
     ) {
         let last = self.start_of_last(to);
         if last < boundary {
+            part(Part { window: boundary, amount, late: true });
+            return;
+        }
+        if last.since(boundary).checked_div(self.width_ns).unwrap_or(0) > OPEN_WINDOWS_MAX as u64 {
+            // A point from so far ahead comes from under a clock that was wrong: nothing is spread over an age.
             part(Part { window: boundary, amount, late: true });
             return;
         }
@@ -182,6 +193,7 @@ mod tests {
         check(10, 5, 20, 20, 0, "10:5"); // no span: the window of the point
         check(10, 5, 30, 20, 0, "10:5"); // a span that runs backwards is no span
         check(15, 60, 7, 67, 0, "0:8 15:15 30:15 45:15 60:7");
+        check(1, 7, 0, 10_000, 0, "0:7!"); // a clock that was days ahead: not a window each
     }
 
     #[test]

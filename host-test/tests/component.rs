@@ -78,7 +78,8 @@ fn round_trip_equals_the_native_engine() {
     assert_eq!(wit.call_configure(&mut store, PLAN.as_bytes(), "x", 100 * S).unwrap(), Ok(7));
     let mut native = Local::new(PLAN.as_bytes(), "x", UnixNanos(100 * S)).unwrap();
 
-    let rounds = [(160, vec![("ann", 5), ("bob", 2)]), (170, vec![("ann", 9), ("bob", 2)]), (180, vec![("eve", 1)])];
+    let rounds =
+        [(160, vec![("ann", 5), ("bob", 2)]), (170, vec![("ann", 9), ("bob", 2)]), (180, vec![("eve", 1)])];
     for (time, values) in rounds {
         let (body, now) = (batch(time, &values), time * S);
         let done = wit.call_process(&mut store, Framing::Plain, b"t", b"", &body, now).unwrap().unwrap();

@@ -138,6 +138,8 @@ fn read_page(metric: &[u8], p: &phoenix_filter::ledger::Page) -> Page {
         refused: p.refused,
         emitted: p.emitted,
         abandoned: p.abandoned,
+        overflowed: p.overflowed,
+        unremembered: p.unremembered,
         increments_in: read_amount(&p.increments_in),
         increments_out: read_amount(&p.increments_out),
     }

@@ -30,7 +30,7 @@ pub struct Envoy {
     /// Paths of OTLP over gRPC.
     #[serde(default = "grpc_paths")]
     pub grpc_paths: Vec<String>,
-    /// How often windows are looked at. 50 ms to 10 s.
+    /// How often windows are looked at. 50 ms to 2 s: an owner shows once a tick that it lives.
     #[serde(default = "tick")]
     pub tick: DurationMs,
 }
@@ -115,8 +115,8 @@ fn check(envoy: &Envoy) -> Result<(), String> {
             "plugin configuration refused: field envoy.{field}: value {value} is not allowed; allowed: {allowed}"
         ))
     };
-    if !(50..=10_000).contains(&envoy.tick.0) {
-        return refuse("tick", format!("{} ms", envoy.tick.0), "50ms to 10s");
+    if !(50..=2_000).contains(&envoy.tick.0) {
+        return refuse("tick", format!("{} ms", envoy.tick.0), "50ms to 2s");
     }
     if !(100..=60_000).contains(&envoy.emit.timeout.0) {
         return refuse("emit.timeout", format!("{} ms", envoy.emit.timeout.0), "100ms to 60s");

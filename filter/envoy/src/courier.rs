@@ -43,11 +43,17 @@ struct Route {
     /// Bytes sent in this epoch, and how many of them the owner has consumed.
     sent: u64,
     consumed: u64,
-    /// Envelopes that wait for credit or for the queue to be there.
-    held: VecDeque<Vec<u8>>,
+    /// Parcels that wait for credit or for the queue to be there; the flag says that their points went out raw.
+    held: VecDeque<(bool, Vec<u8>)>,
     held_bytes: usize,
-    /// The order to rebaseline has been sent.
+    /// Bytes of records that wait for an upstream's answer: credit is kept for them.
+    promised_bytes: usize,
+    /// The owner's table of streams is full.
+    full: bool,
+    /// The order to rebaseline has been sent (or carried out, where this worker owns the shard).
     told: bool,
+    /// This worker owns the shard.
+    ours: bool,
 }
 
 /// The ways to all owners.
@@ -74,7 +80,22 @@ impl Courier {
     pub fn has_credit(&mut self, shard: usize, bytes: usize, limit_bytes: usize) -> bool {
         let Some(route) = self.route(shard) else { return false };
         let travelling = usize::try_from(route.sent.saturating_sub(route.consumed)).unwrap_or(usize::MAX);
-        travelling.saturating_add(route.held_bytes).saturating_add(bytes) <= limit_bytes
+        let taken = travelling.saturating_add(route.held_bytes).saturating_add(route.promised_bytes);
+        !route.full && taken.saturating_add(bytes) <= limit_bytes
+    }
+
+    /// Keep credit for records that wait for an answer.
+    pub fn promise(&mut self, shard: usize, bytes: usize) {
+        if let Some(route) = self.route(shard) {
+            route.promised_bytes = route.promised_bytes.saturating_add(bytes);
+        }
+    }
+
+    /// The answer is there: they travel now, or never.
+    pub fn keep_promise(&mut self, shard: usize, bytes: usize) {
+        if let Some(route) = self.route(shard) {
+            route.promised_bytes = route.promised_bytes.saturating_sub(bytes);
+        }
     }
 
     /// Hand over a message for another worker.
@@ -91,14 +112,14 @@ impl Courier {
         }
         let Some(route) = self.route(shard) else { return };
         if carried && route.held_bytes.saturating_add(parcel.len()) > limit_bytes {
-            // Too much to remember.
-            route.held.clear();
-            route.held_bytes = 0;
+            // Too much to remember: the raw points that wait here count as forgotten, the folded ones stay.
+            route.held.retain(|(carried, _)| !carried);
+            route.held_bytes = route.held.iter().fold(0, |sum, (_, p)| sum.saturating_add(p.len()));
             self.rebaseline = true;
             return;
         }
         route.held_bytes = route.held_bytes.saturating_add(parcel.len());
-        route.held.push_back(parcel);
+        route.held.push_back((carried, parcel));
         self.flush(shard, worker, limit_bytes);
     }
 
@@ -113,7 +134,7 @@ impl Courier {
             route.sent = route.sent.saturating_add(u64::try_from(parcel.len()).unwrap_or(0));
             route.told = host::enqueue(queue, &parcel);
         }
-        while let Some(parcel) = route.held.front() {
+        while let Some((_, parcel)) = route.held.front() {
             let travelling = usize::try_from(route.sent.saturating_sub(route.consumed)).unwrap_or(usize::MAX);
             // One message always goes, however large, when nothing else travels.
             if travelling > 0 && travelling.saturating_add(parcel.len()) > limit_bytes {
@@ -128,9 +149,15 @@ impl Courier {
         }
     }
 
+    /// Is the order still to be carried out for a shard that this worker owns? Asking carries it out.
+    pub fn rebaseline_ours(&mut self, shard: usize) -> bool {
+        let wanted = self.rebaseline;
+        self.route(shard).is_some_and(|route| wanted && !core::mem::replace(&mut route.told, true))
+    }
+
     /// Every route was flushed: have all owners been told?
     pub fn rebaselined(&mut self) -> bool {
-        let told = self.routes.iter().all(|r| r.told || r.epoch == 0);
+        let told = self.routes.iter().all(|r| r.told || r.epoch == 0 || r.ours);
         if told {
             self.rebaseline = false;
             self.routes.iter_mut().for_each(|r| r.told = false);
@@ -144,16 +171,20 @@ impl Courier {
     }
 
     /// Somebody else owns a shard in this epoch: find the queue, and how much of ours has been consumed.
-    pub fn meet(&mut self, shard: usize, epoch: u64, worker: u64, vm_id: &[u8]) {
+    /// `look`: read its credit even when nothing of ours travels, since it also says whether the owner is full.
+    pub fn meet(&mut self, shard: usize, epoch: u64, worker: u64, vm_id: &[u8], look: bool) {
         let Some(route) = self.route(shard) else { return };
         if route.epoch != epoch {
             (route.epoch, route.queue, route.sent, route.consumed) = (epoch, None, 0, 0);
+            (route.ours, route.told) = (false, false);
         }
         if route.queue.is_none() {
             route.queue = host::resolve_queue(vm_id, &names::queue(shard, epoch));
         }
-        if route.sent > route.consumed {
-            route.consumed = ownership::consumed(shard, epoch, worker).min(route.sent);
+        if look || route.sent > route.consumed {
+            let credit = ownership::credit(shard, epoch, worker);
+            route.consumed = credit.consumed.min(route.sent);
+            route.full = credit.full;
         }
     }
 
@@ -165,7 +196,8 @@ impl Courier {
     /// This worker owns the shard now: what was held for it.
     pub fn take_held(&mut self, shard: usize) -> Vec<Vec<u8>> {
         let Some(route) = self.route(shard) else { return Vec::new() };
-        route.held_bytes = 0;
-        route.held.drain(..).collect()
+        let held = core::mem::take(&mut route.held);
+        *route = Route { ours: true, promised_bytes: route.promised_bytes, ..Route::default() };
+        held.into_iter().map(|(_, parcel)| parcel).collect()
     }
 }

@@ -23,6 +23,7 @@ pub enum Map {
 
 const OK: u32 = 0;
 const BUFFER_REQUEST_BODY: u32 = 0;
+const BUFFER_CALL_RESPONSE_BODY: u32 = 4;
 const BUFFER_PLUGIN_CONFIGURATION: u32 = 7;
 const LOG_INFO: u32 = 2;
 const LOG_WARN: u32 = 3;
@@ -138,6 +139,11 @@ fn buffer(buffer: u32, len: usize) -> Option<Vec<u8>> {
 /// The configuration of the plugin.
 pub fn plugin_configuration(len: usize) -> Vec<u8> {
     buffer(BUFFER_PLUGIN_CONFIGURATION, len).unwrap_or_default()
+}
+
+/// The first `len` bytes of the answer to a call.
+pub fn call_response_body(len: usize) -> Option<Vec<u8>> {
+    buffer(BUFFER_CALL_RESPONSE_BODY, len)
 }
 
 /// The request's body as buffered so far, `len` bytes.

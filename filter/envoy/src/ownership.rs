@@ -50,7 +50,7 @@ pub enum Look {
     Won(Claim),
     /// Somebody owns it (perhaps this worker).
     Owned(Claim),
-    /// Two workers wrote at once; look again on the next tick.
+    /// Nobody owns it that this worker knows of: two wrote at once, or it was not to be claimed. Look again.
     Contended,
 }
 
@@ -74,7 +74,8 @@ impl Watchman {
 }
 
 /// Read the claim of a shard; claim it when it is free or its owner is gone.
-pub fn look(shard: usize, worker: u64, watchman: &mut Watchman, now_ns: u64) -> Look {
+/// `may_claim` false: only look.
+pub fn look(shard: usize, worker: u64, watchman: &mut Watchman, may_claim: bool, now_ns: u64) -> Look {
     let key = names::owner(shard);
     let (epoch, condition) = match host::shared(&key) {
         None => (1, If::Absent),
@@ -84,6 +85,9 @@ pub fn look(shard: usize, worker: u64, watchman: &mut Watchman, now_ns: u64) -> 
             None => (1, If::Unchanged(cas)),
         },
     };
+    if !may_claim {
+        return Look::Contended;
+    }
     let claim = Claim { epoch, worker, heartbeat_ns: now_ns };
     if host::set_shared(&key, &claim.to_bytes(), condition) { Look::Won(claim) } else { Look::Contended }
 }
@@ -144,8 +148,10 @@ pub fn begin_process(began_ns: u64, shards: u32) -> Process {
 }
 
 /// Tell the workers how many bytes of each have been consumed: pairs of worker and bytes.
-pub fn publish_credit(shard: usize, epoch: u64, consumed: impl Iterator<Item = (u64, u64)>) {
+/// And whether the owner's table of streams is full.
+pub fn publish_credit(shard: usize, epoch: u64, full: bool, consumed: impl Iterator<Item = (u64, u64)>) {
     let mut value = Vec::from(epoch.to_le_bytes());
+    value.extend_from_slice(&u64::from(full).to_le_bytes());
     for (worker, bytes) in consumed {
         value.extend_from_slice(&worker.to_le_bytes());
         value.extend_from_slice(&bytes.to_le_bytes());
@@ -153,13 +159,23 @@ pub fn publish_credit(shard: usize, epoch: u64, consumed: impl Iterator<Item = (
     host::set_shared(&names::credit(shard), &value, If::Always);
 }
 
-/// How many bytes of this worker's messages the owner has consumed in this epoch.
-pub fn consumed(shard: usize, epoch: u64, worker: u64) -> u64 {
-    let Some((bytes, _)) = host::shared(&names::credit(shard)) else { return 0 };
-    let Some((of, pairs)) = bytes.split_first_chunk::<8>() else { return 0 };
-    if u64::from_le_bytes(*of) != epoch {
-        return 0;
+/// What an owner says to a worker.
+#[derive(Clone, Copy, Default)]
+pub struct Credit {
+    /// Bytes of the worker's messages that it has consumed in this epoch.
+    pub consumed: u64,
+    /// Its table of streams is full.
+    pub full: bool,
+}
+
+/// What the owner of a shard said last to this worker.
+pub fn credit(shard: usize, epoch: u64, worker: u64) -> Credit {
+    let Some((bytes, _)) = host::shared(&names::credit(shard)) else { return Credit::default() };
+    let Some((head, pairs)) = bytes.split_at_checked(16) else { return Credit::default() };
+    if word(head) != epoch {
+        return Credit::default();
     }
+    let full = head.get(8..).map_or(0, word) != 0;
     let mut pairs = pairs.chunks_exact(16).map(|p| (word(p), p.get(8..).map_or(0, word)));
-    pairs.find(|(w, _)| *w == worker).map_or(0, |(_, bytes)| bytes)
+    Credit { consumed: pairs.find(|(w, _)| *w == worker).map_or(0, |(_, bytes)| bytes), full }
 }

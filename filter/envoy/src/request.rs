@@ -31,9 +31,10 @@ struct Ours {
 struct Waiting {
     messages: Vec<(usize, Vec<u8>)>,
     points: u64,
-    bytes: usize,
     /// The points went out raw: their records only move baselines.
     carried: bool,
+    /// … and there was no room even for those: nothing is remembered.
+    forgotten: bool,
 }
 
 /// The context of one HTTP stream.
@@ -136,23 +137,22 @@ impl Request {
             if !scanned.messages.is_empty() {
                 let waiting = Waiting {
                     points: scanned.tally.recorded,
-                    bytes,
                     carried: !replaced,
+                    forgotten: false,
                     messages: scanned.messages,
                 };
-                self.wait(w, waiting);
+                self.wait(w, waiting, bytes);
             }
         }
         w.stats.add_tally(&tally);
     }
 
-    fn wait(&mut self, w: &mut Worker, waiting: Waiting) {
-        if waiting.carried && !w.may_wait(waiting.bytes) {
-            // There is no room to remember what went out raw, so no stream may be counted on from before it.
-            w.courier.must_rebaseline();
-            return;
+    fn wait(&mut self, w: &mut Worker, mut waiting: Waiting, bytes: usize) {
+        if waiting.carried && !w.may_wait(bytes) {
+            waiting.messages.clear();
+            waiting.forgotten = true;
         }
-        w.waiting_bytes = w.waiting_bytes.saturating_add(waiting.bytes);
+        w.promise(&waiting.messages);
         self.waiting = Some(waiting);
     }
 
@@ -160,8 +160,10 @@ impl Request {
     fn settle(&mut self, accepted: Option<bool>) {
         let Some(waiting) = self.waiting.take() else { return };
         worker::with(|w| {
-            w.waiting_bytes = w.waiting_bytes.saturating_sub(waiting.bytes);
+            w.keep_promise(&waiting.messages);
             match accepted {
+                // What went out raw and was not remembered: no stream may be counted on from before it.
+                Some(true) if waiting.forgotten => w.courier.must_rebaseline(),
                 Some(true) => w.deliver(waiting.messages, waiting.carried, host::now_ns()),
                 Some(false) => {
                     w.stats.upstream_refused = w.stats.upstream_refused.saturating_add(waiting.points);

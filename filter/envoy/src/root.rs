@@ -3,6 +3,7 @@
 
 use crate::request::Request;
 use crate::{config, host, ownership, sender, worker};
+use phoenix_filter::emit::Answer;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 use std::rc::Rc;
@@ -31,10 +32,17 @@ impl Root {
 }
 
 impl Context for Root {
-    fn on_http_call_response(&mut self, token: u32, num_headers: usize, _: usize, _: usize) {
-        let answer = sender::read_answer(num_headers);
+    fn on_http_call_response(&mut self, token: u32, num_headers: usize, body_len: usize, _: usize) {
         let now_ns = host::now_ns();
-        worker::with(|w| w.answered(token, answer, now_ns));
+        worker::with(|w| {
+            let protocol = w.sender.protocol(token);
+            let answer = sender::read_answer(protocol, num_headers);
+            if answer == Answer::Accepted {
+                let rejected = sender::rejected_points(protocol, body_len);
+                w.stats.emitted_rejected = w.stats.emitted_rejected.saturating_add(rejected);
+            }
+            w.answered(token, answer, now_ns);
+        });
         self.leave();
     }
 

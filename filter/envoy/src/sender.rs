@@ -7,9 +7,10 @@ use crate::config::{Config, Emit, GRPC_PATH, HTTP_PATH, Protocol};
 use crate::host::{self, Map};
 use crate::stats::{Stats, bump};
 use phoenix_filter::emit::{Answer, Emission};
-use phoenix_filter::frame::put_frame;
+use phoenix_filter::frame::{FRAME_HEADER_BYTES, put_frame};
 use phoenix_filter::owner::Owner;
 use phoenix_filter::units::UnixNanos;
+use phoenix_filter::wire::{Field, Fields, Span};
 use proxy_wasm::hostcalls::dispatch_http_call;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,11 +21,15 @@ const GRACE_NS: u64 = 2_000_000_000;
 /// tenants are served within four seconds, and a tick still ends soon.
 const CALLS_PER_TICK: usize = 64;
 
+/// Of an answer no more is read: it holds a number and perhaps a sentence.
+const ANSWER_BYTES_MAX: usize = 4_096;
+
 struct Flight {
     owner: u64,
     sequence: u64,
     root: u32,
     deadline_ns: u64,
+    protocol: Protocol,
 }
 
 /// Calls without an answer.
@@ -63,7 +68,10 @@ impl Sender {
                 Some(token) => {
                     let timeout_ns = emit.timeout.as_nanos();
                     let deadline_ns = now_ns.saturating_add(timeout_ns).saturating_add(GRACE_NS);
-                    self.flights.insert(token, Flight { owner: id, sequence, root, deadline_ns });
+                    self.flights.insert(
+                        token,
+                        Flight { owner: id, sequence, root, deadline_ns, protocol: emit.protocol },
+                    );
                 }
                 None => {
                     self.settle(owner, sequence, Answer::Unknown, stats, now_ns);
@@ -76,6 +84,11 @@ impl Sender {
     /// A call was answered: whose emission was it?
     pub fn answered(&mut self, token: u32) -> Option<(u64, u64)> {
         self.flights.remove(&token).map(|f| (f.owner, f.sequence))
+    }
+
+    /// How OTLP is spoken in a call.
+    pub fn protocol(&self, token: u32) -> Protocol {
+        self.flights.get(&token).map(|f| f.protocol).unwrap_or_default()
     }
 
     /// Does a root context wait for an answer?
@@ -133,21 +146,47 @@ fn call(emission: &Emission, emit: &Emit, config: &Config) -> Option<u32> {
 }
 
 /// What an answer means. Codes as the OTLP specification sorts them into "again" and "never".
-pub fn read_answer(num_headers: usize) -> Answer {
+pub fn read_answer(protocol: Protocol, num_headers: usize) -> Answer {
     if num_headers == 0 {
         // A reset or a call that was never made: headers cannot even be asked for.
         return Answer::Unknown;
     }
     let status = host::header(Map::CallResponseHeaders, ":status").unwrap_or_default();
-    let trailer = host::header(Map::CallResponseTrailers, "grpc-status");
-    let grpc = trailer.or_else(|| host::header(Map::CallResponseHeaders, "grpc-status"));
-    match (status.as_slice(), grpc.as_deref()) {
-        (b"200", Some(code)) => grpc_answer(code),
-        ([b'2', _, _], None) => Answer::Accepted,
-        (b"408" | b"425" | b"429" | [b'1' | b'3' | b'5', _, _], _) => Answer::Unknown,
-        ([b'4', _, _], _) => Answer::Refused,
+    if protocol == Protocol::Grpc && status == b"200" {
+        let trailer = host::header(Map::CallResponseTrailers, "grpc-status");
+        let code = trailer.or_else(|| host::header(Map::CallResponseHeaders, "grpc-status"));
+        // 200 alone says nothing: a proxy's own page says as much.
+        return code.map_or(Answer::Unknown, |code| grpc_answer(&code));
+    }
+    match status.as_slice() {
+        [b'2', _, _] if protocol == Protocol::Http => Answer::Accepted,
+        b"408" | b"425" | b"429" => Answer::Unknown,
+        [b'4', _, _] => Answer::Refused,
         _ => Answer::Unknown,
     }
+}
+
+/// Points that an accepted emission's answer says were rejected: `partial_success.rejected_data_points`. They are lost, and the
+/// upstream says why in its own logs.
+pub fn rejected_points(protocol: Protocol, body_len: usize) -> u64 {
+    let body = host::call_response_body(body_len.min(ANSWER_BYTES_MAX)).unwrap_or_default();
+    let message = match protocol {
+        Protocol::Http => body.as_slice(),
+        Protocol::Grpc => body.get(FRAME_HEADER_BYTES..).unwrap_or_default(),
+    };
+    let partial = field(message, Span::all(message), 1).and_then(|f| f.bytes().ok());
+    let rejected = partial.and_then(|span| field(message, span, 1)).and_then(|f| f.varint().ok());
+    rejected.unwrap_or(0)
+}
+
+fn field(buf: &[u8], span: Span, number: u32) -> Option<Field> {
+    let mut fields = Fields::new(buf, span);
+    while let Ok(Some(field)) = fields.next() {
+        if field.number == number {
+            return Some(field);
+        }
+    }
+    None
 }
 
 fn grpc_answer(code: &[u8]) -> Answer {

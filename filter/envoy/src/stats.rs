@@ -95,8 +95,14 @@ stats! {
     emissions: counter = "phoenix_emissions",
     /// Points in them.
     emitted: counter = "phoenix_emitted",
+    /// Folded into the overflow series of their metric, because the table of series was full.
+    overflowed: counter = "phoenix_overflowed",
+    /// Deltas folded without a memory of them, because the table of streams was full.
+    unremembered: counter = "phoenix_unremembered",
     /// Points refused for good after their series had gone: lost.
     abandoned: counter = "phoenix_abandoned",
+    /// Points of accepted emissions that the upstream rejected all the same (`partial_success`): lost.
+    emitted_rejected: counter = "phoenix_emitted_rejected",
     /// Emissions refused for good; their increments went back.
     emissions_refused: counter = "phoenix_emissions_refused",
     /// Emissions that had to be sent again.
@@ -139,6 +145,8 @@ impl Stats {
         self.refused = p.refused.saturating_add(foreign_key);
         self.emitted = p.emitted;
         self.abandoned = p.abandoned;
+        self.overflowed = p.overflowed;
+        self.unremembered = p.unremembered;
     }
 }
 

@@ -39,6 +39,9 @@ pub struct Owned {
     queues: Vec<u32>,
     consumed: BTreeMap<u64, u64>,
     credit_changed: bool,
+    said_full: bool,
+    /// Who writes its series: another owner of the shard, before or after, is another writer unless the plan names one.
+    writer: String,
 }
 
 /// Everything that one worker knows.
@@ -73,7 +76,7 @@ impl Worker {
     /// A new configuration, from a new root context: queues must be registered again, from there.
     pub fn configure(&mut self, config: Rc<Config>, now_ns: u64) {
         for owned in &mut self.owned {
-            owned.owner.configure(&config.plan.plan, config.plan.key, &self.writer, UnixNanos(now_ns));
+            owned.owner.configure(&config.plan.plan, config.plan.key, &owned.writer, UnixNanos(now_ns));
             owned.register();
         }
         self.config = Some(config);
@@ -92,7 +95,12 @@ impl Worker {
             let node = host::property(&["xds", "node", "id"]).filter(|n| !n.is_empty());
             let node = node.or_else(|| host::property(&["node", "id"])).unwrap_or_default();
             let node = String::from_utf8(node).unwrap_or_default();
-            self.writer = format!("{node}@{}", process.began_ns / 1_000_000_000);
+            if node.is_empty() {
+                host::warn(
+                    "phoenix: this Envoy has no node.id; give it one, or the plan a writer, to tell its folded series from others",
+                );
+            }
+            self.writer = format!("{node}@{}", process.began_ns);
         }
         // A clock that was set back must not stop us from looking.
         let due = now_ns.abs_diff(self.looked_ns) >= ownership::HEARTBEAT_EVERY_NS;
@@ -108,6 +116,8 @@ impl Worker {
 
     fn look_at_shards(&mut self, now_ns: u64) {
         self.watchmen.resize_with(self.shards(), Watchman::default);
+        // One shard a look: the others are for the workers that come after.
+        let mut may_claim = true;
         for shard in 0..self.shards() {
             if let Some(mine) = self.owned.iter_mut().find(|o| o.shard == shard && o.claim.is_some()) {
                 mine.beat(now_ns);
@@ -117,9 +127,12 @@ impl Worker {
                 host::warn(&format!("phoenix: another worker has taken over shard {shard}"));
             }
             let Some(watchman) = self.watchmen.get_mut(shard) else { continue };
-            match ownership::look(shard, self.number, watchman, now_ns) {
-                Look::Won(claim) => self.take_over(shard, claim, now_ns),
-                Look::Owned(claim) => self.courier.meet(shard, claim.epoch, self.number, &self.vm_id),
+            match ownership::look(shard, self.number, watchman, may_claim, now_ns) {
+                Look::Won(claim) => {
+                    may_claim = false;
+                    self.take_over(shard, claim, now_ns);
+                }
+                Look::Owned(claim) => self.courier.meet(shard, claim.epoch, self.number, &self.vm_id, true),
                 Look::Contended => {}
             }
         }
@@ -127,7 +140,8 @@ impl Worker {
 
     fn take_over(&mut self, shard: usize, claim: Claim, now_ns: u64) {
         let Some(config) = self.config.clone() else { return };
-        let mut owner = Owner::new(&config.plan.plan, config.plan.key, &self.writer);
+        let writer = format!("{}.{}", self.writer, claim.epoch);
+        let mut owner = Owner::new(&config.plan.plan, config.plan.key, &writer);
         owner.begin(UnixNanos(now_ns));
         self.owners_made = self.owners_made.saturating_add(1);
         let mut owned = Owned {
@@ -138,6 +152,8 @@ impl Worker {
             queues: Vec::new(),
             consumed: BTreeMap::new(),
             credit_changed: false,
+            said_full: false,
+            writer,
         };
         owned.register();
         self.owned.push(owned);
@@ -152,9 +168,27 @@ impl Worker {
     pub fn has_credit(&mut self, messages: &[(usize, Vec<u8>)]) -> bool {
         let limit_bytes = self.limit(|l| l.queue_bytes_max);
         messages.iter().all(|(shard, m)| {
-            self.owned.iter().any(|o| o.shard == *shard && o.claim.is_some())
-                || self.courier.has_credit(*shard, m.len(), limit_bytes)
+            match self.owned.iter().find(|o| o.shard == *shard && o.claim.is_some()) {
+                Some(owned) => !owned.owner.is_full(),
+                None => self.courier.has_credit(*shard, m.len(), limit_bytes),
+            }
         })
+    }
+
+    /// Records begin to wait for an answer.
+    pub fn promise(&mut self, messages: &[(usize, Vec<u8>)]) {
+        for (shard, message) in messages {
+            self.courier.promise(*shard, message.len());
+            self.waiting_bytes = self.waiting_bytes.saturating_add(message.len());
+        }
+    }
+
+    /// The answer is there.
+    pub fn keep_promise(&mut self, messages: &[(usize, Vec<u8>)]) {
+        for (shard, message) in messages {
+            self.courier.keep_promise(*shard, message.len());
+            self.waiting_bytes = self.waiting_bytes.saturating_sub(message.len());
+        }
     }
 
     /// May records of this size wait for an answer?
@@ -237,12 +271,13 @@ impl Worker {
         self.push_messages();
         for owned in &mut self.owned {
             owned.owner.tick(UnixNanos(now_ns));
-            if owned.credit_changed
+            let full = owned.owner.is_full();
+            if (owned.credit_changed || full != owned.said_full)
                 && let Some(claim) = &owned.claim
             {
                 let consumed = owned.consumed.iter().map(|(w, b)| (*w, *b));
-                ownership::publish_credit(owned.shard, claim.epoch, consumed);
-                owned.credit_changed = false;
+                ownership::publish_credit(owned.shard, claim.epoch, full, consumed);
+                (owned.credit_changed, owned.said_full) = (false, full);
             }
             self.sender.send(owned.id, &mut owned.owner, &config, root, &mut self.stats, now_ns);
         }
@@ -268,11 +303,14 @@ impl Worker {
         let rebaseline = self.courier.wants_rebaseline();
         for shard in 0..self.shards() {
             match self.owned.iter_mut().find(|o| o.shard == shard && o.claim.is_some()) {
-                Some(owned) if rebaseline => owned.owner.rebaseline(),
-                Some(_) => {}
+                Some(owned) => {
+                    if self.courier.rebaseline_ours(shard) {
+                        owned.owner.rebaseline();
+                    }
+                }
                 None => {
                     if let Some(epoch) = self.courier.epoch(shard) {
-                        self.courier.meet(shard, epoch, self.number, &self.vm_id);
+                        self.courier.meet(shard, epoch, self.number, &self.vm_id, false);
                     }
                     self.courier.flush(shard, self.number, limit_bytes);
                 }

@@ -3,11 +3,12 @@
 //! A series is identified by what is kept: tenant, promoted and kept resource attributes, scope, metric, output temporality, kept
 //! point attributes, and the mark. Its first point of a batch writes it into the dictionary of its shard; the others find it by
 //! identity. A series whose labels cannot be written (broken UTF-8, a key given twice, one of our own labels) is remembered as
-//! such, and its points pass untouched.
+//! such, and its points pass untouched; so is one whose head is larger than any table could hold many of.
 
 use crate::decode::{KeyValue, Metric, Run, Scope};
 use crate::hash::{Domain, Identity};
 use crate::identify::{self, ById};
+use crate::limits::HEAD_BYTES_MAX;
 use crate::record::{SeriesHead, Temporality, Writer};
 use crate::route::{Compiled, Fold};
 use crate::wire::{Span, WireError, put_bytes_field};
@@ -129,6 +130,13 @@ impl Dictionary {
         Ok(id)
     }
 
+    /// Identity of the series that takes what finds the owner's table full.
+    fn overflow(&self, buf: &[u8], kept: &Kept<'_>) -> Identity {
+        let h = &kept.plan.hasher;
+        let metric = identify::metric(h, buf, kept.metric.name, kept.metric.unit, kept.output);
+        kept.tenant_id.plus(metric).plus(h.pair(Domain::Series, b"overflow", b""))
+    }
+
     /// The resource as the rule keeps it: index into `resources`.
     fn resource(&mut self, buf: &[u8], kept: &Kept<'_>) -> Result<usize, WireError> {
         if let Some(at) = self.resources.iter().position(|r| r.rule == kept.rule) {
@@ -158,14 +166,23 @@ impl Dictionary {
         id: Identity,
         writers: &mut [Writer],
     ) -> Result<Option<Place>, WireError> {
+        let m = kept.metric;
+        let shared = [m.name, m.description, m.unit, kept.scope, kept.scope_schema, kept.resource_schema];
+        let shared_bytes = shared.iter().fold(kept.tenant.len(), |sum, span| sum.saturating_add(span.len()));
+        if shared_bytes > HEAD_BYTES_MAX {
+            return Ok(None);
+        }
         self.body.clear();
         if !put_sorted(buf, kept, &mut self.attributes, &mut self.body)? || !is_text(buf, kept)? {
             return Ok(None);
         }
         let at = self.resource(buf, kept)?;
         let Some(resource) = self.resources.get(at).and_then(|r| r.body.as_deref()) else { return Ok(None) };
+        let bytes = shared_bytes.saturating_add(resource.len()).saturating_add(self.body.len());
+        if bytes > HEAD_BYTES_MAX {
+            return Ok(None);
+        }
         self.head.clear();
-        let m = kept.metric;
         for (number, span) in [(1, m.name), (2, m.description), (3, m.unit)] {
             if !span.is_empty() {
                 put_bytes_field(&mut self.head, number, span.bytes(buf));
@@ -176,6 +193,7 @@ impl Dictionary {
         let Some(writer) = writers.get_mut(shard) else { return Ok(None) };
         let index = writer.series(&SeriesHead {
             id,
+            overflow: self.overflow(buf, kept),
             width_ns: kept.fold.width_ns,
             delay_ns: kept.fold.delay_ns,
             output: kept.output,
@@ -206,7 +224,7 @@ fn put_sorted(
     for kv in list.iter() {
         let key = kv.key.bytes(buf);
         let text = core::str::from_utf8(key).is_ok() && identify::is_text(buf, &kv.value, 1)?;
-        if !text || before == Some(key) || ours.contains(&key) {
+        if out.len() > HEAD_BYTES_MAX || !text || before == Some(key) || ours.contains(&key) {
             return Ok(false);
         }
         before = Some(key);
@@ -217,6 +235,9 @@ fn put_sorted(
 
 /// Is everything else that the emission copies text?
 fn is_text(buf: &[u8], kept: &Kept<'_>) -> Result<bool, WireError> {
+    if core::str::from_utf8(kept.tenant).is_err() {
+        return Ok(false);
+    }
     let scope = Scope::read(buf, kept.scope)?;
     let m = kept.metric;
     let plain =

@@ -79,7 +79,8 @@ fn two_pods_become_one_series() {
 #[test]
 fn a_cumulative_point_adds_what_is_new() {
     // State 5 at 110 with start 50 (a baseline); then a point; then all that was emitted but the zero.
-    let cases: [(u64, u64, i64, &[(u64, i64)]); 6] = [
+    type Case = (u64, u64, i64, &'static [(u64, i64)]);
+    let cases: [Case; 6] = [
         (50, 120, 8, &[(120, 3)]),
         (50, 120, 5, &[(120, 0)]),
         (50, 120, 2, &[(120, 2)]),
