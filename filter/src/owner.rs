@@ -421,9 +421,10 @@ impl Owner {
         let mut entries: Vec<Entry> = Vec::with_capacity(list.len());
         for &(slot, end) in list {
             let Some(series) = self.series.get_mut(slot) else { continue };
-            if self.outbox.is_full_for(&series.head.tenant, self.settings.backlog_bytes_max) {
-                let windows = series.windows;
-                let window = windows.closed_before(self.now);
+            let windows = series.windows;
+            let window = windows.closed_before(self.now);
+            let full = self.outbox.is_full_for(&series.head.tenant, self.settings.backlog_bytes_max);
+            if full && windows.closes_at(window) > self.now {
                 if series.defer(end, window) {
                     let due = self.due.entry(windows.closes_at(window)).or_default();
                     due.push((slot, windows.end_of(window)));

@@ -13,7 +13,7 @@
 //!
 //! `resource`, `scope`, `metric head` and `attributes` are protobuf as the emission needs it: the body of a `Resource`, the
 //! body of an `InstrumentationScope`, the name/description/unit fields of a `Metric`, the `attributes` fields of a
-//! `NumberDataPoint`. Refuses: another magic or version, lengths past the end, indices outside the dictionary.
+//! `NumberDataPoint`. Refuses: another magic or version, lengths past the end, indices outside the dictionary, windows that no plan allows.
 
 use crate::amount::Number;
 use crate::hash::Identity;
@@ -26,6 +26,9 @@ pub const VERSION: u16 = 1;
 const HEADER_BYTES: usize = 32;
 /// Bytes of one record: 16 + 4 + 1 + 8 + 8 + 8.
 pub const RECORD_BYTES: usize = 45;
+/// Width of a window, as a plan allows it; a delay is no longer than the widest. Another one would not come from a worker, and could
+/// make one record cost as much as a million.
+const WIDTH_NS: core::ops::RangeInclusive<u64> = 1_000_000_000..=3_600_000_000_000;
 /// Where the flags of a record stand.
 const FLAGS_AT: usize = 20;
 
@@ -305,6 +308,13 @@ impl<'a> Cursor<'a> {
 
     fn head(&mut self) -> Result<SeriesHead<'a>, RecordError> {
         let mut c = Cursor(self.part()?);
+        let head = c.fields()?;
+        let fits = WIDTH_NS.contains(&head.width_ns) && head.delay_ns <= *WIDTH_NS.end();
+        if fits { Ok(head) } else { Err(RecordError::Malformed) }
+    }
+
+    fn fields(&mut self) -> Result<SeriesHead<'a>, RecordError> {
+        let c = self;
         Ok(SeriesHead {
             id: Identity(u128::from_le_bytes(c.array()?)),
             overflow: Identity(u128::from_le_bytes(c.array()?)),
@@ -355,8 +365,8 @@ mod tests {
         let head = |n: u128| SeriesHead {
             id: Identity(n),
             overflow: Identity(0),
-            width_ns: 15,
-            delay_ns: 60,
+            width_ns: 15_000_000_000,
+            delay_ns: 60_000_000_000,
             output: Temporality::Cumulative,
             tenant: b"t",
             metric: b"m",

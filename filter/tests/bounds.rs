@@ -185,3 +185,17 @@ fn what_waits_for_answers_is_bounded() {
     send(&mut engine, "t", &batch("", 2, 180, &routes(3, 10)), 180);
     assert_eq!((engine.page().increments_in.int(), engine.page().baselines), (3 * 5 + 3, 3));
 }
+
+/// A window that cannot go out waits in the next one; at the end of time there is no next one, and waiting must still end.
+#[test]
+fn the_end_of_time_is_reached_once() {
+    let mut engine = engine(r#""backlog_bytes_max":65536,"emission_bytes_max":65536"#);
+    for time in (160..400).step_by(10) {
+        let points: Vec<_> = routes(400, time as i64);
+        send(&mut engine, "stuck", &batch("", 2, time, &points), time);
+        drain(&mut engine, time + 5, "stuck");
+    }
+    engine.tick(UnixNanos(u64::MAX));
+    let (came, out, waiting, open) = engine.owners()[0].balance();
+    assert_eq!(came.int(), out.int() + waiting.int() + open.int());
+}
