@@ -170,7 +170,7 @@ fn the_key_is_never_shown() {
 #[test]
 fn a_rule_is_named_inside_a_wrapper_too() {
     #[derive(Debug, serde::Deserialize)]
-    #[allow(dead_code)]
+    #[expect(dead_code, reason = "only its reading is looked at")]
     struct Wrapper {
         plan: Plan,
     }

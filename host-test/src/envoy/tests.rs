@@ -31,7 +31,6 @@ fn the_shop_plan_is_valid() {
 
 /// Start, push, refuse, measure, drain, kill, with the real binary and the built module. `cargo xtask` names both.
 #[tokio::test]
-#[ignore = "needs Envoy ($PHOENIX_ENVOY or PATH) and $PHOENIX_MODULE, default target/phoenix/phoenix_envoy.wasm"]
 async fn a_real_envoy_lives_as_told() {
     use super::process::find_binary;
     use super::{Envoy, EnvoyOptions};
@@ -40,8 +39,9 @@ async fn a_real_envoy_lives_as_told() {
     use std::time::Duration;
 
     let sink = Sink::start(BooksConfig::default()).await.unwrap();
-    let module = std::env::var_os("PHOENIX_MODULE")
-        .map_or_else(|| super::config::project().join("target/phoenix/phoenix_envoy.wasm"), Into::into);
+    let modules: std::path::PathBuf = std::env::var_os("PHOENIX_WASM_DIR")
+        .map_or_else(|| super::config::project().join("target/phoenix"), Into::into);
+    let module = modules.join("phoenix_envoy.wasm");
     let plan = shipped("envoy/plan/shop.json").unwrap();
     let mut envoy = Envoy::start(EnvoyOptions {
         binary: find_binary().unwrap(),
