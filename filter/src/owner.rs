@@ -19,7 +19,6 @@ use crate::series::{Head, Series, SeriesTable};
 use crate::stream::{Cumulative, Delta, Increment, Nothing, Watch};
 use crate::table::{Keep, StreamTable};
 use crate::units::UnixNanos;
-use crate::window::Windows;
 use phoenix_plan::{Clock, Plan};
 use std::collections::BTreeMap;
 
@@ -206,7 +205,7 @@ impl Owner {
             let slot = found.or_else(|| self.overflow(&head, page));
             if let Some(series) = slot.and_then(|slot| self.series.get_mut(slot)) {
                 // A plan may change width and delay of a series that lives on.
-                series.windows = Windows::new(head.width_ns, head.delay_ns);
+                series.windows = head.windows;
             }
             slots.push(Target { slot, page, overflows });
         }

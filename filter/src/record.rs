@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! header   magic "PHXR" · version u16 · zero u16 · key fingerprint u64 · arrived u64 · series u32 · records u32
-//! series   length u32 · identity 16 · overflow identity 16 · width_ns u64 · delay_ns u64 · output u8 · then, each with its length u32:
+//! series   length u32 · identity 16 · overflow identity 16 · width_ns u64 · offset_ns u64 · delay_ns u64 · output u8 · then, each with its length u32:
 //!          tenant · metric name · mark · resource · resource schema · scope · scope schema · metric head · attributes
 //! record   stream 16 · series u32 · flags u8 · start u64 · time u64 · value u64                             (45 bytes)
 //! ```
@@ -19,10 +19,11 @@ use crate::amount::Number;
 use crate::hash::Identity;
 use crate::stream::Observation;
 use crate::units::UnixNanos;
+use crate::window::Windows;
 
 const MAGIC: [u8; 4] = *b"PHXR";
 /// Version of the format; a reader refuses any other.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 const HEADER_BYTES: usize = 32;
 /// Bytes of one record: 16 + 4 + 1 + 8 + 8 + 8.
 pub const RECORD_BYTES: usize = 45;
@@ -52,10 +53,8 @@ pub struct SeriesHead<'a> {
     pub id: Identity,
     /// Identity of the series that takes this one's points when the owner's table is full: one per tenant, metric and kind.
     pub overflow: Identity,
-    /// Width of a window in nanoseconds.
-    pub width_ns: u64,
-    /// How long after its end a window stays open.
-    pub delay_ns: u64,
+    /// Its windows.
+    pub windows: Windows,
     /// Temporality of the emitted points.
     pub output: Temporality,
     /// Tenant, as its header gave it.
@@ -142,8 +141,9 @@ impl Writer {
         out.extend_from_slice(&[0; 4]);
         out.extend_from_slice(&h.id.0.to_le_bytes());
         out.extend_from_slice(&h.overflow.0.to_le_bytes());
-        out.extend_from_slice(&h.width_ns.to_le_bytes());
-        out.extend_from_slice(&h.delay_ns.to_le_bytes());
+        for ns in [h.windows.width_ns, h.windows.offset_ns, h.windows.delay_ns] {
+            out.extend_from_slice(&ns.to_le_bytes());
+        }
         out.push(match h.output {
             Temporality::Delta => 0,
             Temporality::Cumulative => 1,
@@ -309,7 +309,9 @@ impl<'a> Cursor<'a> {
     fn head(&mut self) -> Result<SeriesHead<'a>, RecordError> {
         let mut c = Cursor(self.part()?);
         let head = c.fields()?;
-        let fits = WIDTH_NS.contains(&head.width_ns) && head.delay_ns <= *WIDTH_NS.end();
+        let w = head.windows;
+        let fits =
+            WIDTH_NS.contains(&w.width_ns) && w.offset_ns < w.width_ns && w.delay_ns <= *WIDTH_NS.end();
         if fits { Ok(head) } else { Err(RecordError::Malformed) }
     }
 
@@ -318,8 +320,7 @@ impl<'a> Cursor<'a> {
         Ok(SeriesHead {
             id: Identity(u128::from_le_bytes(c.array()?)),
             overflow: Identity(u128::from_le_bytes(c.array()?)),
-            width_ns: c.u64()?,
-            delay_ns: c.u64()?,
+            windows: Windows { width_ns: c.u64()?, offset_ns: c.u64()?, delay_ns: c.u64()? },
             output: match c.array::<1>()? {
                 [0] => Temporality::Delta,
                 [1] => Temporality::Cumulative,
@@ -365,8 +366,7 @@ mod tests {
         let head = |n: u128| SeriesHead {
             id: Identity(n),
             overflow: Identity(0),
-            width_ns: 15_000_000_000,
-            delay_ns: 60_000_000_000,
+            windows: Windows { width_ns: 15_000_000_000, offset_ns: 5, delay_ns: 60_000_000_000 },
             output: Temporality::Cumulative,
             tenant: b"t",
             metric: b"m",

@@ -6,6 +6,7 @@
 use crate::hash::{Domain, Hasher, Identity};
 use crate::limits::NAME_REMEMBERED_MAX;
 use crate::record::Temporality;
+use crate::window::Windows;
 use hashbrown::HashMap;
 use phoenix_plan::{LabelMatch, OutputTemporality, Pipeline, Plan, Rule};
 use std::rc::Rc;
@@ -30,10 +31,8 @@ pub struct Fold {
     pub mark: Box<[u8]>,
     /// Its part of a series' identity.
     pub mark_id: Identity,
-    /// Width of a window in nanoseconds.
-    pub width_ns: u64,
-    /// Delay in nanoseconds.
-    pub delay_ns: u64,
+    /// Its windows.
+    pub windows: Windows,
     output: OutputTemporality,
 }
 
@@ -69,8 +68,11 @@ fn fold(hasher: &Hasher, rule: &Rule) -> Option<Fold> {
     Some(Fold {
         mark_id: hasher.pair(Domain::Series, b"mark", &mark),
         mark,
-        width_ns: fold.window.as_nanos(),
-        delay_ns: fold.delay.as_nanos(),
+        windows: Windows {
+            width_ns: fold.window.as_nanos(),
+            offset_ns: fold.offset().as_nanos(),
+            delay_ns: fold.delay.as_nanos(),
+        },
         output: fold.output_temporality,
     })
 }

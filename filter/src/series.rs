@@ -95,7 +95,7 @@ impl Series {
                 attributes: h.attributes.into(),
                 mark: h.mark.into(),
             },
-            windows: Windows::new(h.width_ns, h.delay_ns),
+            windows: h.windows,
             page,
             streams: 0,
             touched_s: 0,
@@ -418,8 +418,7 @@ mod tests {
         let head = SeriesHead {
             id: Identity(1),
             overflow: Identity(2),
-            width_ns: 10,
-            delay_ns: 0,
+            windows: Windows { width_ns: 10, offset_ns: 0, delay_ns: 0 },
             output,
             tenant: b"",
             metric: b"m",

@@ -197,6 +197,10 @@ pub struct Fold {
     /// Span of event time for which a folded series gets one point.
     #[serde(default = "default_window")]
     pub window: DurationMs,
+    /// How far windows begin off the multiples of their width, less than a window. Left out: half a window, so that a folded sample
+    /// asked for on the grid, as dashboards ask, is as old as raw samples are on average.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<DurationMs>,
     /// How long after its end a window waits for points; at least one export interval of the senders.
     #[serde(default = "default_delay")]
     pub delay: DurationMs,
@@ -244,6 +248,13 @@ impl Plan {
         let folds = self.rules.iter().filter_map(|rule| rule.fold.as_ref());
         let longest_ms = folds.map(|fold| fold.delay.0.saturating_add(fold.window.0)).max().unwrap_or(0);
         DurationMs(longest_ms.saturating_mul(2))
+    }
+}
+
+impl Fold {
+    /// How far windows begin off the multiples of their width.
+    pub fn offset(&self) -> DurationMs {
+        self.offset.unwrap_or(DurationMs(self.window.0 / 2))
     }
 }
 

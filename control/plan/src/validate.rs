@@ -108,6 +108,10 @@ impl Plan {
     fn validate_fold(&self, fold: &Fold) -> Checked {
         self.validate_labels(&fold.labels).map_err(|error| error.under("labels"))?;
         duration("window", fold.window, &bounds::WINDOW_MS)?;
+        if let Some(offset) = fold.offset.filter(|offset| *offset >= fold.window) {
+            let allowed = format!("0s to less than window, {}", fold.window);
+            return Err(PlanError::of("offset", quote(&offset.to_string()), allowed));
+        }
         duration("delay", fold.delay, &bounds::DELAY_MS)
     }
 

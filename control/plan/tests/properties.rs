@@ -26,6 +26,7 @@ fn fold() -> impl Strategy<Value = Fold> {
         |(labels, window, delay, output_temporality)| Fold {
             labels,
             window: DurationMs(window),
+            offset: None,
             delay: DurationMs(delay),
             output_temporality,
         },

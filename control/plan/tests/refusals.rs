@@ -21,7 +21,7 @@ fn good() -> Value {
             {"name": "web", "metric": {"glob": "http.*"}, "resource": [{"key": "env", "equals": "prod"}],
              "attributes": [{"key": "pod", "exists": true}], "pipeline": "optimized",
              "fold": {"labels": {"drop": {"resource": ["k8s.pod.name"], "attributes": ["pod", "ip"]}},
-                      "window": "15s", "delay": "60s", "output_temporality": "cumulative"}},
+                      "window": "15s", "offset": "500ms", "delay": "60s", "output_temporality": "cumulative"}},
             {"name": "rest", "metric": {"exact": "jobs"}, "pipeline": "optimized",
              "fold": {"labels": {"keep": {"resource": ["service.name"], "attributes": ["queue"]}}}},
         ],

@@ -194,8 +194,7 @@ impl Dictionary {
         let index = writer.series(&SeriesHead {
             id,
             overflow: self.overflow(buf, kept),
-            width_ns: kept.fold.width_ns,
-            delay_ns: kept.fold.delay_ns,
+            windows: kept.fold.windows,
             output: kept.output,
             tenant: kept.tenant,
             metric: m.name.bytes(buf),
