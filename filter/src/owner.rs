@@ -283,7 +283,7 @@ impl Owner {
         };
         page.unremembered = page.unremembered.saturating_add(u64::from(unremembered));
         page.resets = page.resets.saturating_add(u64::from(inc.reset));
-        let Shares { here, there } = shares(inc, slot, turn, before);
+        let Shares { here, there } = shares(inc, slot, turn, before, record.apart);
         let joined = here.is_some() || there.is_some();
         let mut late = false;
         for (slot, inc) in here.map(|inc| (slot, inc)).into_iter().chain(there) {
@@ -672,11 +672,14 @@ struct Shares {
     there: Option<(u32, Increment)>,
 }
 
-/// Divide an increment of a record between its series and the one that its stream folded into before a switch.
-fn shares(inc: Increment, slot: u32, turn: Option<Turn>, before: Option<u32>) -> Shares {
+/// Divide an increment of a record between its series and the one that its stream folded into before a switch. `apart`: another
+/// owner takes the part on the other side.
+fn shares(inc: Increment, slot: u32, turn: Option<Turn>, before: Option<u32>, apart: bool) -> Shares {
     let all = Shares { here: Some(inc), there: None };
     let Some(turn) = turn else { return all };
     match turn.side {
+        Side::OpensAfterFold if apart => Shares { here: divide(&inc, turn.at).1, there: None },
+        Side::ClosesForFold if apart => Shares { here: divide(&inc, turn.at).0, there: None },
         Side::OpensAfterFold => match before.filter(|before| *before != slot) {
             Some(old) => {
                 let (first, second) = divide(&inc, turn.at);
@@ -684,8 +687,6 @@ fn shares(inc: Increment, slot: u32, turn: Option<Turn>, before: Option<u32>) ->
             }
             None => all,
         },
-        Side::OpensAfterForeignFold => Shares { here: divide(&inc, turn.at).1, there: None },
-        Side::ClosesForForeignFold => Shares { here: divide(&inc, turn.at).0, there: None },
         Side::OpensAfterRaw | Side::ClosesForRaw | Side::ClosesForFold => all,
     }
 }

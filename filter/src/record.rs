@@ -38,6 +38,7 @@ const FLAG_DOUBLE: u8 = 1;
 const FLAG_DELTA: u8 = 2;
 const FLAG_CARRIED: u8 = 4;
 const FLAG_ENDED: u8 = 8;
+const FLAG_APART: u8 = 16;
 
 /// Temporality of a sum, in or out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,6 +95,8 @@ pub struct Record {
     pub carried: bool,
     /// The point says that the stream has ended; it has a time and no value.
     pub ended: bool,
+    /// The series that the stream folds into on the other side of a switch has another owner, who hears of the point too.
+    pub apart: bool,
     /// Times and value.
     pub observation: Observation,
 }
@@ -192,6 +195,9 @@ impl Writer {
         }
         if r.ended {
             flags |= FLAG_ENDED;
+        }
+        if r.apart {
+            flags |= FLAG_APART;
         }
         let out = &mut self.records;
         out.extend_from_slice(&r.stream.0.to_le_bytes());
@@ -365,6 +371,7 @@ impl<'a> Cursor<'a> {
             temporality: if flags & FLAG_DELTA != 0 { Temporality::Delta } else { Temporality::Cumulative },
             carried: flags & FLAG_CARRIED != 0,
             ended: flags & FLAG_ENDED != 0,
+            apart: flags & FLAG_APART != 0,
             observation: Observation {
                 start,
                 time,
@@ -407,6 +414,7 @@ mod tests {
                 temporality,
                 carried: false,
                 ended: false,
+                apart: series == 1,
                 observation,
             });
         }
@@ -426,6 +434,7 @@ mod tests {
         let records: Vec<_> = m.records().map(Result::unwrap).collect();
         assert_eq!(records[0].observation.value, Number::Int(-5));
         assert_eq!((records[1].temporality, records[1].series), (Temporality::Delta, 1));
+        assert_eq!((records[0].apart, records[1].apart, records[1].ended), (false, true, false));
         assert_eq!(records[1].observation.time, UnixNanos(u64::MAX));
     }
 

@@ -25,16 +25,12 @@ use crate::window::share;
 pub enum Side {
     /// It opens; before, its streams were raw. It takes all of the increment that spans the switch.
     OpensAfterRaw,
-    /// It opens; before, its streams folded into another series of this owner, which takes the part before the switch.
+    /// It opens; before, its streams folded into another series, which takes the part before the switch.
     OpensAfterFold,
-    /// It opens; before, its streams folded into a series of another owner, who takes the part before the switch.
-    OpensAfterForeignFold,
     /// It closes; afterwards its streams are raw. It takes all of the increment that spans the switch.
     ClosesForRaw,
-    /// It closes; afterwards its streams fold into another series of this owner.
+    /// It closes; afterwards its streams fold into another series. It takes the part before the switch.
     ClosesForFold,
-    /// It closes; afterwards its streams fold into a series of another owner. It takes the part before the switch.
-    ClosesForForeignFold,
 }
 
 /// A series' part in a switch.
@@ -47,18 +43,12 @@ pub struct Turn {
 }
 
 impl Side {
-    const ALL: [Side; 6] = [
-        Side::OpensAfterRaw,
-        Side::OpensAfterFold,
-        Side::OpensAfterForeignFold,
-        Side::ClosesForRaw,
-        Side::ClosesForFold,
-        Side::ClosesForForeignFold,
-    ];
+    const ALL: [Side; 4] =
+        [Side::OpensAfterRaw, Side::OpensAfterFold, Side::ClosesForRaw, Side::ClosesForFold];
 
     /// Does the series end at the switch?
     pub fn closes(self) -> bool {
-        matches!(self, Side::ClosesForRaw | Side::ClosesForFold | Side::ClosesForForeignFold)
+        matches!(self, Side::ClosesForRaw | Side::ClosesForFold)
     }
 }
 
@@ -160,6 +150,6 @@ mod tests {
             let (code, at) = Turn::code(turn);
             assert_eq!(Turn::of_code(code, at), Ok(turn));
         }
-        assert_eq!(Turn::of_code(7, 9), Err(RecordError::Malformed));
+        assert_eq!(Turn::of_code(5, 9), Err(RecordError::Malformed));
     }
 }

@@ -25,6 +25,8 @@ struct Fold<'a> {
     turn: Option<Turn>,
     /// The point passes all the same.
     carried: bool,
+    /// The series on the other side of the switch has another owner.
+    apart: bool,
 }
 
 /// What becomes of a point.
@@ -71,7 +73,7 @@ impl Walk<'_> {
             Course::Fold(fold) if point.is_stale() => self.ended(&point, within, fold, None),
             Course::Fold(fold) => {
                 let Some(observation) = self.fit(&point) else { return Ok(Fate::Passes) };
-                let by = Fold { fold, turn: None, carried: false };
+                let by = Fold { fold, turn: None, carried: false, apart: false };
                 Ok(self
                     .record(&point.attributes, within, &by, observation)?
                     .map_or(Fate::Passes, |_| Fate::Cut))
@@ -95,7 +97,12 @@ impl Walk<'_> {
             };
         }
         let Some(observation) = self.fit(point) else { return Ok(Fate::Passes) };
-        let by = |fold, side| Fold { fold, turn: Some(Turn { at: switch.at, side }), carried: false };
+        let by = |fold, side| Fold {
+            fold,
+            turn: Some(Turn { at: switch.at, side }),
+            carried: false,
+            apart: false,
+        };
         match (&switch.before, &switch.after) {
             // The owner learns where to count from.
             (None, Some(to)) if !is_after => {
@@ -139,18 +146,20 @@ impl Walk<'_> {
         observation: Observation,
     ) -> Result<Fate, FlowError> {
         let is_after = observation.time >= switch.at;
-        let by = |fold, side| Fold { fold, turn: Some(Turn { at: switch.at, side }), carried: false };
+        let by = |fold, side| Fold {
+            fold,
+            turn: Some(Turn { at: switch.at, side }),
+            carried: false,
+            apart: false,
+        };
         let mut apart = false;
         if self.s.writers.len() > 1 {
-            let old = self.place(&point.attributes, within, &by(from, Side::ClosesForForeignFold))?.place;
-            let new = self.place(&point.attributes, within, &by(to, Side::OpensAfterForeignFold))?.place;
+            let old = self.place(&point.attributes, within, &by(from, Side::ClosesForFold))?.place;
+            let new = self.place(&point.attributes, within, &by(to, Side::OpensAfterFold))?.place;
             apart = old.map(|p| p.shard) != new.map(|p| p.shard);
         }
-        let (old, new) = match apart {
-            true => (Side::ClosesForForeignFold, Side::OpensAfterForeignFold),
-            false => (Side::ClosesForFold, Side::OpensAfterFold),
-        };
-        let (old, new) = (by(from, old), by(to, new));
+        let old = Fold { apart, ..by(from, Side::ClosesForFold) };
+        let new = Fold { apart, ..by(to, Side::OpensAfterFold) };
         let (first, second) = if is_after { (new, old) } else { (old, Fold { carried: true, ..new }) };
         if self.record(&point.attributes, within, &first, observation)?.is_none() {
             return Ok(Fate::Passes);
@@ -186,7 +195,7 @@ impl Walk<'_> {
     ) -> Result<Fate, FlowError> {
         let is_raw_before = switch.is_some_and(|s| s.before.is_none());
         let turn = switch.filter(|_| is_raw_before).map(|s| Turn { at: s.at, side: Side::OpensAfterRaw });
-        let by = Fold { fold, turn, carried: false };
+        let by = Fold { fold, turn, carried: false, apart: false };
         let observation = Observation {
             start: UnixNanos(point.start_ns),
             time: UnixNanos(point.time_ns),
@@ -199,7 +208,15 @@ impl Walk<'_> {
             && let Some(writer) = self.s.writers.get_mut(place.shard)
         {
             let (series, temporality) = (place.index, within.temporality);
-            writer.record(&Record { stream, series, temporality, carried: false, ended: true, observation });
+            writer.record(&Record {
+                stream,
+                series,
+                temporality,
+                carried: false,
+                ended: true,
+                apart: false,
+                observation,
+            });
         }
         if is_raw_before && self.s.raw.contains(stream) {
             return Ok(Fate::Passes);
@@ -245,6 +262,7 @@ impl Walk<'_> {
             temporality: within.temporality,
             carried: by.carried,
             ended: false,
+            apart: by.apart,
             observation,
         });
         Ok(Some(stream))
