@@ -52,8 +52,8 @@ impl Stream {
 
 fn stream() -> impl Strategy<Value = Stream> {
     let step = (1u64..40, 0i64..1_000);
-    (0usize..4, 0usize..3, prop_oneof![Just(50u64), 150u64..350], prop::collection::vec(step, 1..20)).prop_map(
-        |(pod, user, start_s, steps)| {
+    (0usize..4, 0usize..3, prop_oneof![Just(50u64), 150u64..350], prop::collection::vec(step, 1..20))
+        .prop_map(|(pod, user, start_s, steps)| {
             let (mut time_s, mut total) = (start_s.max(150), 0);
             let next = |(after_s, more)| {
                 time_s += after_s;
@@ -61,8 +61,7 @@ fn stream() -> impl Strategy<Value = Stream> {
                 (time_s, total)
             };
             Stream { pod, user, start_s, points: steps.into_iter().map(next).collect() }
-        },
-    )
+        })
 }
 
 /// Streams, one of each kind.
