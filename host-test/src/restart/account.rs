@@ -155,7 +155,9 @@ pub fn line(
         route,
         truth: 0.0,
         counted: vec![0.0; watch_ns.len()],
-        received: (0..watch_ns.len()).map(|gateway| lives.get(gateway).map_or(0.0, |life| life.total)).collect(),
+        received: (0..watch_ns.len())
+            .map(|gateway| lives.get(gateway).map_or(0.0, |life| life.total))
+            .collect(),
         surely: 0.0,
         at_most: 0.0,
     };
@@ -215,7 +217,8 @@ pub fn lives(books: &Books, kind: Kind) -> BTreeMap<&'static str, Vec<Life>> {
     let mut found: BTreeMap<&'static str, Vec<Life>> = BTreeMap::new();
     let Some(book) = books.metric(kind.name) else { return found };
     for series in book.folded.series.values() {
-        let label = |name: &str| series.point.get(name).map_or("", String::as_str).trim_matches('"').to_owned();
+        let label =
+            |name: &str| series.point.get(name).map_or("", String::as_str).trim_matches('"').to_owned();
         let Some(route) = ROUTES.into_iter().find(|route| *route == label("route")) else { continue };
         for of_life in series.samples.chunk_by(|a, b| a.start_ns == b.start_ns) {
             let values: Vec<(u64, f64)> = of_life.iter().map(|s| (s.time_ns, number(s.value))).collect();
@@ -261,7 +264,8 @@ pub fn passing(streams: &[Stream], books: &Books, kind: Kind) -> (usize, usize) 
     for series in books.metric(kind.name).into_iter().flat_map(|book| book.raw.series.values()) {
         let text = |label: Option<&String>| label.map_or("", String::as_str).trim_matches('"').to_owned();
         let route = ROUTES.into_iter().find(|route| *route == text(series.point.get("route"))).unwrap_or("");
-        let key = (text(series.resource.get(super::traffic::POD)), route, text(series.point.get("user_agent")));
+        let key =
+            (text(series.resource.get(super::traffic::POD)), route, text(series.point.get("user_agent")));
         let samples = series.samples.iter().map(|s| (s.start_ns, s.time_ns, number(s.value).to_bits()));
         arrived.entry(key).or_default().extend(samples);
     }
@@ -366,7 +370,11 @@ mod tests {
         let (one, two) = (life(10, 20, 5.0), life(30, 40, 5.0));
         assert!(flaws("r", &[one.clone(), two.clone()]).is_empty());
         assert!(overlaps("r", &[one.clone(), two]).is_empty());
-        assert_eq!(overlaps("r", &[one.clone(), life(20, 40, 5.0)]).len(), 1, "begins at the end of the other");
+        assert_eq!(
+            overlaps("r", &[one.clone(), life(20, 40, 5.0)]).len(),
+            1,
+            "begins at the end of the other"
+        );
         assert_eq!(flaws("r", &[Life { falls: true, opens_with_zero: false, ..one }]).len(), 2);
     }
 }

@@ -54,14 +54,18 @@ pub async fn kill(programs: &Programs, writer: Option<&str>) -> anyhow::Result<R
     let calm_ns = unix_ns();
     let late_seam = stage.counters(0).await?.get("late").copied().unwrap_or(0);
     live(&mut stage, 1, "born-after").await?;
-    let stopped_ns = stage.traffic.newest_ns(1);
     stage.settle(0).await?;
 
     let streams = stage.traffic.streams();
     let mut report = Report::default();
     let lines = stage.account(&streams, Upto::LastWindow { delay_ns: DELAY.as_nanos() as u64 })?;
     let age = seconds(killed_ns.saturating_sub(newest_ns));
-    report.at_most(format!("{scene}: age of the newest window at the backend"), age, "s", AGE_MAX.as_secs_f64());
+    report.at_most(
+        format!("{scene}: age of the newest window at the backend"),
+        age,
+        "s",
+        AGE_MAX.as_secs_f64(),
+    );
     let away_ns = stage.traffic.first_answer_ns(1).context("no answer")?.saturating_sub(killed_ns);
     report.shown(format!("{scene}: time without a gateway"), seconds(away_ns), "s");
     losses(scene, &lines, late_before, &stage, &mut report);
@@ -77,7 +81,7 @@ pub async fn kill(programs: &Programs, writer: Option<&str>) -> anyhow::Result<R
             begin_ns: lines.iter().map(|(_, lives)| lives[0].start_ns).min().unwrap_or(0),
             killed_ns,
             calm_ns,
-            stopped_ns,
+            heard_until_ns: stage.traffic.heard_until_ns(),
             emitted_ns: newest_ns,
             is_even_before: late_before == 0,
             is_even_in_between: late_seam == 0,
@@ -95,12 +99,11 @@ async fn live(stage: &mut Stage, gateway: usize, name: &str) -> anyhow::Result<(
     // The pod's number is the gateway's, so that each scene has one that sends again and one that drops what failed.
     stage.traffic.reset(gateway);
     let what = format!("births and resets at gateway {gateway}");
-    let served = |s: &Stage| {
-        s.traffic.taken(born, gateway) > 2 && s.traffic.taken_since_reset(gateway, gateway) > 2
-    };
+    let served =
+        |s: &Stage| s.traffic.taken(born, gateway) > 2 && s.traffic.taken_since_reset(gateway, gateway) > 2;
     stage.until(&what, served).await?;
-    // And a second more, so that there are ranges in which nothing happens.
-    let until_ns = unix_ns() + SECOND_NS;
+    // And two seconds more, so that there are ranges in which nothing happens.
+    let until_ns = unix_ns() + 2 * SECOND_NS;
     stage.until(&format!("{what}, emitted"), |s| s.emitted_to_ns() >= until_ns).await
 }
 
@@ -129,12 +132,27 @@ fn losses(scene: &str, lines: &[(Line, Vec<Life>)], late: i64, stage: &Stage, re
         report.at_most(of("received above the truth"), (-line.lost()).max(0.0), "increments", allowed);
         // Sharper than the truth as a whole: neither process may have more than it can have.
         let above = (line.received[0] - line.at_most).max(0.0);
-        report.at_most(of("received of the killed one above what its windows hold"), above, "increments", allowed);
+        report.at_most(
+            of("received of the killed one above what its windows hold"),
+            above,
+            "increments",
+            allowed,
+        );
         let apart = (line.received[1] - line.counted[1]).abs();
-        report.at_most(of("received of the next one, difference to what it counted"), apart, "increments", allowed);
+        report.at_most(
+            of("received of the next one, difference to what it counted"),
+            apart,
+            "increments",
+            allowed,
+        );
         if is_exact && line.surely == line.at_most {
             let unexplained = (line.lost() - line.bound()).abs();
-            report.at_most(of("lost, difference to open windows and gap"), unexplained, "increments", allowed);
+            report.at_most(
+                of("lost, difference to open windows and gap"),
+                unexplained,
+                "increments",
+                allowed,
+            );
         }
     }
 }
@@ -167,8 +185,7 @@ async fn known_streams(
 ) -> anyhow::Result<()> {
     let counters = stage.counters(stage.envoys.len() - 1).await?;
     let of = |name: &str| counters.get(name).copied().unwrap_or(0) as f64;
-    let (baselines, resets) =
-        account::baselines_and_resets(streams, gateway, stage.watch_ns[gateway]);
+    let (baselines, resets) = account::baselines_and_resets(streams, gateway, stage.watch_ns[gateway]);
     let apart = (of("baselines") - baselines as f64).abs();
     report.at_most(format!("{scene}: baselines of the next one, difference to {baselines}"), apart, "1", 0.0);
     let apart = (of("resets") - resets as f64).abs();
@@ -227,7 +244,12 @@ pub async fn drain(programs: &Programs, clients: Clients) -> anyhow::Result<Repo
         }
         if moves {
             let apart = (line.lost() - line.gap()).abs();
-            report.at_most(of("lost, difference to what lies between the gateways"), apart, "increments", line.tolerance());
+            report.at_most(
+                of("lost, difference to what lies between the gateways"),
+                apart,
+                "increments",
+                line.tolerance(),
+            );
         } else {
             report.at_most(of("lost"), line.lost().abs(), "increments", line.tolerance());
         }
@@ -305,7 +327,10 @@ pub async fn push(programs: &Programs) -> anyhow::Result<Report> {
         let allowed = tolerance(line.kind, line.truth);
         let what = format!("{scene}: {} {}: lost", line.kind.name, line.route);
         report.at_most(what, line.lost().abs(), "increments", allowed);
-        report.none_of(format!("{scene}: flaws of {} {}", line.kind.name, line.route), account::flaws(line.route, lives));
+        report.none_of(
+            format!("{scene}: flaws of {} {}", line.kind.name, line.route),
+            account::flaws(line.route, lives),
+        );
     }
     let (_, refused) = stage.envoys[0].pushes().await?;
     report.at_most(format!("{scene}: refused plans, difference to 1"), (refused - 1).abs() as f64, "1", 0.0);

@@ -94,7 +94,8 @@ impl Stage {
     /// # Errors
     /// A program does not start.
     pub async fn open(programs: &Programs, writer: Option<&str>, gateways: usize) -> anyhow::Result<Stage> {
-        let books = BooksConfig { run_start_ns: unix_ns(), promoted: vec![POD.to_owned()], ..Default::default() };
+        let books =
+            BooksConfig { run_start_ns: unix_ns(), promoted: vec![POD.to_owned()], ..Default::default() };
         let sink = Sink::start(books).await?;
         sink.keep_requests();
         let mut envoys = Vec::new();
@@ -209,7 +210,8 @@ impl Stage {
     /// What every scene asks: series that are well formed, passing points untouched, nothing folded that arrives raw.
     pub fn judge_the_rest(&self, scene: &str, streams: &[Stream], report: &mut Report) {
         let books = self.sink.books();
-        let raw: u64 = FOLDED.iter().filter_map(|kind| books.metric(kind.name)).map(|book| book.raw.points).sum();
+        let raw: u64 =
+            FOLDED.iter().filter_map(|kind| books.metric(kind.name)).map(|book| book.raw.points).sum();
         report.at_most(format!("{scene}: points of folded metrics that arrived raw"), raw as f64, "1", 0.0);
         report.none_of(format!("{scene}: anomalies of folded series at the sink"), anomalies(&books));
         let (missing, surplus) = account::passing(streams, &books, PASSING);

@@ -235,12 +235,10 @@ impl Traffic {
         self.pods.len()
     }
 
-    /// The last timestamp that a gateway has taken of any pod.
-    pub fn newest_ns(&self, gateway: usize) -> u64 {
-        let newest = |pod: &Arc<Pod>| {
-            lock(&pod.taken).iter().filter(|t| t.gateway == gateway).map(|t| t.time_ns).max()
-        };
-        self.pods.iter().filter_map(newest).max().unwrap_or(0)
+    /// Until when every pod was heard of.
+    pub fn heard_until_ns(&self) -> u64 {
+        let last = |pod: &Arc<Pod>| lock(&pod.taken).last().map(|t| t.time_ns);
+        self.pods.iter().filter_map(last).min().unwrap_or(0)
     }
 
     /// When a gateway's first answer was here.
@@ -317,7 +315,8 @@ impl Pod {
                 let of_kind = self.counters.iter().filter(|counter| counter.kind == *kind);
                 let points = of_kind.map(|counter| {
                     let value = counter.value(time_ns - start_ns);
-                    let value = if kind.is_double { Value::AsDouble(value) } else { Value::AsInt(value as i64) };
+                    let value =
+                        if kind.is_double { Value::AsDouble(value) } else { Value::AsInt(value as i64) };
                     let labels = vec![text("route", counter.route), text(AGENT, counter.agent)];
                     number(labels, start_ns, time_ns, value)
                 });
