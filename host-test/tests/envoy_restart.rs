@@ -6,7 +6,7 @@
 mod common;
 
 use common::call::{Call, Reply, Wire};
-use common::otlp::{self, FOLDED_CUMULATIVE, PASSING, SECOND_NS, cumulative, gauge, request};
+use common::otlp::{self, FOLDED, FOLDED_CUMULATIVE, PASSING, SECOND_NS, cumulative, gauge, request};
 use common::plan::document;
 use common::stage::{Setup, Stage};
 use opentelemetry_proto::tonic::metrics::v1::Metric;
@@ -124,6 +124,15 @@ async fn until(what: &str, stage: &Stage, mut done: impl FnMut(&Stage) -> bool) 
     }
 }
 
+/// After everything has come: what was sent beside the counters is there too, nothing looks wrong to a backend, no VM has crashed.
+async fn whole(mut stage: Stage) {
+    assert_eq!(stage.total(FOLDED), stage.expected);
+    let findings = stage.sink.books().findings();
+    assert!(findings.is_empty(), "{}", findings[0]);
+    stage.balance().await;
+    stage.alive().await;
+}
+
 /// After a restart a stream that is older is a baseline, whatever its value; one that is born later counts from zero. To the last increment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn trap_02_baselines_after_a_restart_and_births_after_it() {
@@ -135,7 +144,7 @@ async fn trap_02_baselines_after_a_restart_and_births_after_it() {
     old.add(&stage, 0).await;
     old.add(&stage, 10).await;
     young.add(&stage, 5).await;
-    stage.total_becomes(FOLDED_CUMULATIVE, 15).await;
+    until("fifteen increments", &stage, |s| s.total(FOLDED_CUMULATIVE) == 15).await;
 
     stage.envoy.kill().await.expect("Envoy was killed");
     // While nobody watches: 40 and 4 increments, and a stream is born.
@@ -154,7 +163,7 @@ async fn trap_02_baselines_after_a_restart_and_births_after_it() {
     stage.total_becomes(FOLDED_CUMULATIVE, 15 + 7 + 3 + 1 + 2).await;
     let counters = stage.counters().await;
     assert_eq!((counters["baselines"], counters["resets"], counters["refused"]), (3, 0, 0), "{counters:?}");
-    stage.settle().await;
+    whole(stage).await;
 }
 
 /// SIGTERM ends Envoy at once. The request in flight gets no answer though its passing points have arrived; what waited for its answer, and the emission
@@ -169,7 +178,7 @@ async fn sigterm_ends_at_once_and_takes_with_it_what_is_in_flight() {
         let mut counter = Counter::new(unix_ns(), 0);
         counter.add(&stage, 5).await;
         expected += 5;
-        stage.total_becomes(FOLDED_CUMULATIVE, expected).await;
+        until("five increments", &stage, |s| s.total(FOLDED_CUMULATIVE) == expected).await;
 
         stage.sink.fail_next_where(1, fault, |head| head.headers.contains_key("x-phoenix-emission"));
         counter.add(&stage, 7).await;
@@ -250,7 +259,7 @@ async fn a_drain_serves_what_is_in_flight_and_who_stays() {
         sleep(Duration::from_millis(50)).await;
     }
     stage.total_becomes(FOLDED_CUMULATIVE, 11 + 5 + 2 + 6 + 1).await;
-    stage.settle().await;
+    whole(stage).await;
 }
 
 /// One request on a connection that stays; the head of its answer.

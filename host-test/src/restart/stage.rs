@@ -9,7 +9,7 @@ use super::{GATEWAY_HEADER, Programs, Report};
 use crate::envoy::{Envoy, EnvoyOptions};
 use crate::shop::run::unix_ns;
 use crate::sink::{Books, BooksConfig, Sink};
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -164,6 +164,14 @@ impl Stage {
         Ok(stats.into_iter().map(|(n, value)| (name(n), value)).collect())
     }
 
+    /// How many points of its own came late, so far.
+    ///
+    /// # Errors
+    /// The admin port does not answer.
+    pub async fn late(&self, envoy: usize) -> anyhow::Result<i64> {
+        Ok(self.counters(envoy).await?.get("late").copied().unwrap_or(0))
+    }
+
     /// Traffic ends; waits until every window has closed and every emission was answered.
     ///
     /// # Errors
@@ -235,15 +243,6 @@ impl Stage {
             lines[lines.len().saturating_sub(12)..].join("\n")
         };
         self.envoys.iter().map(tail).collect::<Vec<_>>().join("\n--\n")
-    }
-
-    /// The number of a metric's points in each export of a pod, all folded metrics together.
-    ///
-    /// # Errors
-    /// There is no pod.
-    pub fn folded_streams(&self, streams: &[Stream]) -> anyhow::Result<usize> {
-        let first = &streams.first().context("no stream")?.pod;
-        Ok(streams.iter().filter(|s| s.pod == *first && FOLDED.contains(&s.kind)).count())
     }
 }
 
