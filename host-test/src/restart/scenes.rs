@@ -80,9 +80,16 @@ pub async fn kill(programs: &Programs, writer: Option<&str>) -> anyhow::Result<R
         account::truth_between(&streams, REQUESTS, route, stage.watch_ns[0], calm_ns, calm_ns + SECOND_NS)
     };
     let rate: f64 = ROUTES.into_iter().map(a_second).sum();
-    let requests = lines.iter().filter(|(line, _)| line.kind == REQUESTS);
-    let lost: f64 = requests.map(|(line, _)| line.lost()).sum();
+    let lost = of_requests(&lines, Line::lost);
+    report.at_most(
+        format!("{scene}: requests lost, of {:.0}", of_requests(&lines, |line| line.truth)),
+        lost,
+        "increments",
+        of_requests(&lines, Line::bound),
+    );
+    report.headline();
     report.shown(format!("{scene}: lost, in seconds of traffic"), lost / rate, "s");
+    report.headline();
     writers(scene, writer, &lines, &mut report);
     known_streams(scene, &stage, &streams, 1, &mut report).await?;
     stage.judge_the_rest(scene, &streams, &mut report);
@@ -104,6 +111,11 @@ pub async fn kill(programs: &Programs, writer: Option<&str>) -> anyhow::Result<R
         answers::judge(binary, &stage.sink.requests(), &streams, &seam, &mut report).await?;
     }
     Ok(report)
+}
+
+/// A sum over the routes of the integer metric.
+fn of_requests(lines: &[(Line, Vec<Life>)], what: impl Fn(&Line) -> f64) -> f64 {
+    lines.iter().filter(|(line, _)| line.kind == REQUESTS).map(|(line, _)| what(line)).sum()
 }
 
 /// Some seconds of life under a gateway: a pod is born, the counters of another begin anew, and both have been emitted.
@@ -222,16 +234,17 @@ pub async fn drain(programs: &Programs, clients: Clients) -> anyhow::Result<Repo
     live(&mut stage, 0, "born-before").await?;
     let (admin, listener) = (stage.envoys[0].admin(), stage.envoys[0].address());
     let script = runbook::script(admin, listener, WINDOW + DELAY + CLOSES_MARGIN)?;
-    let begin_ns = unix_ns();
-    let run = tokio::spawn(async move { runbook::run(&script, RUNBOOK_PATIENCE).await });
+    let run = tokio::spawn(async move {
+        let begin = Instant::now();
+        runbook::run(&script, RUNBOOK_PATIENCE).await.map(|()| begin.elapsed())
+    });
     if moves {
         stage.all_served_by(1).await?;
         live(&mut stage, 1, "born-after").await?;
     } else {
         stage.traffic.stop().await;
     }
-    run.await??;
-    let took_ns = unix_ns() - begin_ns;
+    let took = run.await??;
     ended(&mut stage).await?;
     if moves {
         stage.settle(1).await?;
@@ -240,7 +253,7 @@ pub async fn drain(programs: &Programs, clients: Clients) -> anyhow::Result<Repo
     let streams = stage.traffic.streams();
     let mut report = Report::default();
     let lines = stage.account(&streams, Upto::Everything)?;
-    report.shown(format!("{scene}: the runbook took"), seconds(took_ns), "s");
+    report.shown(format!("{scene}: the runbook took"), took.as_secs_f64(), "s");
     report.table.push(format!(
         "{scene:<24} {:<14} {:<6} {:>12} {:>12} {:>10} {:>18}",
         "metric", "route", "truth", "received", "lost", "between gateways"
@@ -272,9 +285,25 @@ pub async fn drain(programs: &Programs, clients: Clients) -> anyhow::Result<Repo
             report.at_most(of("lost"), line.lost().abs(), "increments", line.tolerance());
         }
     }
+    let all = of_requests(&lines, |line| line.truth);
+    let at_gateways =
+        of_requests(&lines, |line| line.counted.iter().sum::<f64>() - line.received.iter().sum::<f64>());
+    report.at_most(
+        format!("{scene}: requests lost at gateways, of {all:.0}"),
+        at_gateways.abs(),
+        "increments",
+        0.0,
+    );
+    report.headline();
+    report.shown(
+        format!("{scene}: requests lost between gateways, of {all:.0}"),
+        of_requests(&lines, Line::gap),
+        "increments",
+    );
+    report.headline();
     let fates = stage.traffic.fates();
-    report.at_most(format!("{scene}: requests without an answer"), fates.unanswered as f64, "1", 0.0);
-    report.at_most(format!("{scene}: requests that were refused"), fates.refused as f64, "1", 0.0);
+    report.at_most(format!("{scene}: exports without an answer"), fates.unanswered as f64, "1", 0.0);
+    report.at_most(format!("{scene}: exports that were refused"), fates.refused as f64, "1", 0.0);
     if moves {
         intervals_between(scene, &streams, &mut report);
         known_streams(scene, &stage, &streams, 1, &mut report).await?;
@@ -307,6 +336,7 @@ fn intervals_between(scene: &str, streams: &[Stream], report: &mut Report) {
         }
     }
     report.shown(format!("{scene}: export intervals between the gateways, mean"), sum / count, "1");
+    report.headline();
     report.shown(format!("{scene}: export intervals between the gateways, worst"), worst, "1");
 }
 

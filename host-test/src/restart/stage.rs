@@ -19,6 +19,8 @@ use tokio::time::{Instant, sleep};
 pub const WINDOW: Duration = Duration::from_secs(1);
 /// See [`WINDOW`].
 pub const DELAY: Duration = Duration::from_secs(2);
+/// Longer than the runbook waits on top of window and delay: who skips the wait for the clients to go loses what they still send.
+const DRAIN_SECONDS: u32 = 3;
 /// A tick of the module closes windows; an emission is there soon after.
 const TICKS: Duration = Duration::from_millis(700);
 /// Longer than the plan's margin for the first sample (100 ms): a stream that starts so long after a gateway's first answer was born under its eyes.
@@ -107,7 +109,7 @@ impl Stage {
                 upstream: sink.address(),
                 workers: 2,
                 folder: None,
-                drain_seconds: 1,
+                drain_seconds: DRAIN_SECONDS,
             };
             envoys.push(Envoy::start_edited(options, numbered(gateway)).await?);
         }
