@@ -108,6 +108,7 @@ async fn increases(
         "1",
         CLOSE,
     );
+    report.headline();
     let last = worst(
         &all,
         |at_ns| at_ns + STEP_MS as u64 * MS > until_ns,

@@ -43,42 +43,71 @@ pub async fn kill(programs: &Programs, writer: Option<&str>) -> anyhow::Result<R
     live(&mut stage, 0, "born-before").await?;
     // Somewhere in a window, as kills come.
     sleep(Duration::from_nanos(unix_ns() % WINDOW.as_nanos() as u64)).await;
-    let late_before = stage.late(0).await?;
-    let unanswered_before = stage.traffic.fates().unanswered;
-    let newest_ns = stage.emitted_to_ns();
-    let killed_ns = unix_ns();
+    let mut seam = Killed { late_before: stage.late(0).await?, ..Killed::default() };
+    seam.unanswered_before = stage.traffic.fates().unanswered;
+    seam.newest_ns = stage.emitted_to_ns();
+    seam.killed_ns = unix_ns();
     stage.envoys[0].kill().await?;
     stage.traffic.birth("born-away");
     stage.traffic.reset(3);
     stage.envoys[0].start_again(numbered(1)).await?;
-    let unanswered_seam = stage.traffic.fates().unanswered;
+    seam.unanswered_between = stage.traffic.fates().unanswered;
     stage.all_served_by(1).await?;
-    let calm_ns = unix_ns();
-    let late_seam = stage.late(0).await?;
+    seam.calm_ns = unix_ns();
+    seam.late_between = stage.late(0).await?;
     live(&mut stage, 1, "born-after").await?;
     stage.settle(0).await?;
-    let late_after = stage.late(0).await?;
+    seam.late_after = stage.late(0).await?;
+    judge_kill(scene, programs, writer, &stage, &seam).await
+}
 
+/// When what happened, and what was uncertain by then.
+#[derive(Clone, Copy, Debug, Default)]
+struct Killed {
+    /// End of the newest window at the sink.
+    newest_ns: u64,
+    killed_ns: u64,
+    /// Every stream has had its baseline.
+    calm_ns: u64,
+    /// Points of the killed gateway that came late.
+    late_before: i64,
+    /// Of the next one, until all was calm …
+    late_between: i64,
+    /// … and in the end.
+    late_after: i64,
+    /// Exports without an answer, before the kill …
+    unanswered_before: u64,
+    /// … and until the next gateway was there.
+    unanswered_between: u64,
+}
+
+async fn judge_kill(
+    scene: &str,
+    programs: &Programs,
+    writer: Option<&str>,
+    stage: &Stage,
+    seam: &Killed,
+) -> anyhow::Result<Report> {
     let streams = stage.traffic.streams();
     let mut report = Report::default();
     let lines = stage.account(&streams, Upto::LastWindow { delay_ns: DELAY.as_nanos() as u64 })?;
-    let age = seconds(killed_ns.saturating_sub(newest_ns));
+    let age = seconds(seam.killed_ns.saturating_sub(seam.newest_ns));
     report.at_most(
         format!("{scene}: age of the newest window at the backend"),
         age,
         "s",
         AGE_MAX.as_secs_f64(),
     );
-    let away_ns = stage.traffic.first_answer_ns(1).context("no answer")?.saturating_sub(killed_ns);
+    let away_ns = stage.traffic.first_answer_ns(1).context("no answer")?.saturating_sub(seam.killed_ns);
     report.shown(format!("{scene}: time without a gateway"), seconds(away_ns), "s");
     let certain = Certain {
-        of_killed: late_before == 0 && unanswered_before == 0,
-        of_next: stage.traffic.fates().unanswered == unanswered_seam,
+        of_killed: seam.late_before == 0 && seam.unanswered_before == 0,
+        of_next: stage.traffic.fates().unanswered == seam.unanswered_between,
     };
     losses(scene, &lines, certain, &mut report);
-    let a_second = |route| {
-        account::truth_between(&streams, REQUESTS, route, stage.watch_ns[0], calm_ns, calm_ns + SECOND_NS)
-    };
+    let (watch_ns, from_ns) = (stage.watch_ns[0], seam.calm_ns);
+    let a_second =
+        |route| account::truth_between(&streams, REQUESTS, route, watch_ns, from_ns, from_ns + SECOND_NS);
     let rate: f64 = ROUTES.into_iter().map(a_second).sum();
     let lost = of_requests(&lines, Line::lost);
     report.at_most(
@@ -88,24 +117,30 @@ pub async fn kill(programs: &Programs, writer: Option<&str>) -> anyhow::Result<R
         of_requests(&lines, Line::bound),
     );
     report.headline();
-    report.shown(format!("{scene}: lost, in seconds of traffic"), lost / rate, "s");
+    // A bound that knows no stream: all that was counted from the newest window until every stream had its baseline.
+    let blind = seconds(seam.calm_ns.saturating_sub(seam.newest_ns));
+    report.at_most(format!("{scene}: lost, in seconds of traffic"), lost / rate, "s", blind);
     report.headline();
     writers(scene, writer, &lines, &mut report);
-    known_streams(scene, &stage, &streams, 1, &mut report).await?;
+    known_streams(scene, stage, &streams, 1, &mut report).await?;
     stage.judge_the_rest(scene, &streams, &mut report);
-    report.shown(format!("{scene}: late points, before and after"), (late_before + late_after) as f64, "1");
+    report.shown(
+        format!("{scene}: late points, before and after"),
+        (seam.late_before + seam.late_after) as f64,
+        "1",
+    );
     if let Some(binary) = &programs.prometheus {
         let seam = answers::Seam {
             scene,
             watch_ns: stage.watch_ns[0],
             begin_ns: lines.iter().map(|(_, lives)| lives[0].start_ns).min().unwrap_or(0),
-            killed_ns,
-            calm_ns,
+            killed_ns: seam.killed_ns,
+            calm_ns: seam.calm_ns,
             heard_until_ns: stage.traffic.heard_until_ns(),
-            emitted_ns: newest_ns,
-            is_even_before: late_before == 0,
-            is_even_in_between: late_seam == 0,
-            is_even_after: late_after == late_seam,
+            emitted_ns: seam.newest_ns,
+            is_even_before: seam.late_before == 0,
+            is_even_in_between: seam.late_between == 0,
+            is_even_after: seam.late_after == seam.late_between,
             has_same_writer: writer.is_some(),
         };
         answers::judge(binary, &stage.sink.requests(), &streams, &seam, &mut report).await?;
@@ -249,7 +284,10 @@ pub async fn drain(programs: &Programs, clients: Clients) -> anyhow::Result<Repo
     if moves {
         stage.settle(1).await?;
     }
+    judge_drain(scene, clients, &stage, took).await
+}
 
+async fn judge_drain(scene: &str, clients: Clients, stage: &Stage, took: Duration) -> anyhow::Result<Report> {
     let streams = stage.traffic.streams();
     let mut report = Report::default();
     let lines = stage.account(&streams, Upto::Everything)?;
@@ -273,7 +311,7 @@ pub async fn drain(programs: &Programs, clients: Clients) -> anyhow::Result<Repo
             let what = of(&format!("received of gateway {gateway}, difference to what it took"));
             report.at_most(what, (counted - received).abs(), "increments", line.tolerance());
         }
-        if moves {
+        if clients == Clients::Move {
             let apart = (line.lost() - line.gap()).abs();
             report.at_most(
                 of("lost, difference to what lies between the gateways"),
@@ -304,9 +342,9 @@ pub async fn drain(programs: &Programs, clients: Clients) -> anyhow::Result<Repo
     let fates = stage.traffic.fates();
     report.at_most(format!("{scene}: exports without an answer"), fates.unanswered as f64, "1", 0.0);
     report.at_most(format!("{scene}: exports that were refused"), fates.refused as f64, "1", 0.0);
-    if moves {
+    if clients == Clients::Move {
         intervals_between(scene, &streams, &mut report);
-        known_streams(scene, &stage, &streams, 1, &mut report).await?;
+        known_streams(scene, stage, &streams, 1, &mut report).await?;
     }
     let flaws = lines.iter().flat_map(|(line, lives)| account::flaws(line.route, lives)).collect();
     report.none_of(format!("{scene}: series that are not well formed"), flaws);
