@@ -15,6 +15,8 @@ pub mod envoy;
 pub mod prometheus;
 /// The fold of sums in plain code: the oracle of queries.
 pub mod reference;
+/// What a restart of Envoy costs, measured.
+pub mod restart;
 /// The synthetic web shop: OTLP traffic whose truth is known exactly.
 pub mod shop;
 /// An exact, counting OTLP sink: the judge of every end-to-end test.
