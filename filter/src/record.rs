@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! header   magic "PHXR" · version u16 · zero u16 · key fingerprint u64 · arrived u64 · series u32 · records u32
-//! series   length u32 · identity 16 · overflow identity 16 · width_ns u64 · offset_ns u64 · delay_ns u64 · output u8 · then, each with its length u32:
+//! series   length u32 · identity 16 · overflow identity 16 · width_ns u64 · offset_ns u64 · delay_ns u64 · output u8 · turn u8 · turn's time u64 · then, each with its length u32:
 //!          tenant · metric name · mark · resource · resource schema · scope · scope schema · metric head · attributes
 //! record   stream 16 · series u32 · flags u8 · start u64 · time u64 · value u64                             (45 bytes)
 //! ```
@@ -18,6 +18,7 @@
 use crate::amount::Number;
 use crate::hash::Identity;
 use crate::stream::Observation;
+use crate::switch::Turn;
 use crate::units::UnixNanos;
 use crate::window::Windows;
 
@@ -36,6 +37,8 @@ const FLAGS_AT: usize = 20;
 const FLAG_DOUBLE: u8 = 1;
 const FLAG_DELTA: u8 = 2;
 const FLAG_CARRIED: u8 = 4;
+const FLAG_ENDED: u8 = 8;
+const FLAG_APART: u8 = 16;
 
 /// Temporality of a sum, in or out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +60,8 @@ pub struct SeriesHead<'a> {
     pub windows: Windows,
     /// Temporality of the emitted points.
     pub output: Temporality,
+    /// Its part in a switch, if the plan switches.
+    pub turn: Option<Turn>,
     /// Tenant, as its header gave it.
     pub tenant: &'a [u8],
     /// Metric name, for the ledger.
@@ -88,6 +93,10 @@ pub struct Record {
     pub temporality: Temporality,
     /// The point went to the upstream raw; the fold only moves its baseline.
     pub carried: bool,
+    /// The point says that the stream has ended; it has a time and no value.
+    pub ended: bool,
+    /// The series that the stream folds into on the other side of a switch has another owner, who hears of the point too.
+    pub apart: bool,
     /// Times and value.
     pub observation: Observation,
 }
@@ -148,6 +157,9 @@ impl Writer {
             Temporality::Delta => 0,
             Temporality::Cumulative => 1,
         });
+        let (turn, at_ns) = Turn::code(h.turn);
+        out.push(turn);
+        out.extend_from_slice(&at_ns.to_le_bytes());
         for part in [
             h.tenant,
             h.metric,
@@ -180,6 +192,12 @@ impl Writer {
         }
         if r.carried {
             flags |= FLAG_CARRIED;
+        }
+        if r.ended {
+            flags |= FLAG_ENDED;
+        }
+        if r.apart {
+            flags |= FLAG_APART;
         }
         let out = &mut self.records;
         out.extend_from_slice(&r.stream.0.to_le_bytes());
@@ -326,6 +344,10 @@ impl<'a> Cursor<'a> {
                 [1] => Temporality::Cumulative,
                 _ => return Err(RecordError::Malformed),
             },
+            turn: {
+                let [code] = c.array::<1>()?;
+                Turn::of_code(code, c.u64()?)?
+            },
             tenant: c.part()?,
             metric: c.part()?,
             mark: c.part()?,
@@ -348,6 +370,8 @@ impl<'a> Cursor<'a> {
             series,
             temporality: if flags & FLAG_DELTA != 0 { Temporality::Delta } else { Temporality::Cumulative },
             carried: flags & FLAG_CARRIED != 0,
+            ended: flags & FLAG_ENDED != 0,
+            apart: flags & FLAG_APART != 0,
             observation: Observation {
                 start,
                 time,
@@ -368,6 +392,7 @@ mod tests {
             overflow: Identity(0),
             windows: Windows { width_ns: 15_000_000_000, offset_ns: 5, delay_ns: 60_000_000_000 },
             output: Temporality::Cumulative,
+            turn: (n == 8).then_some(Turn { at: UnixNanos(3), side: crate::switch::Side::ClosesForRaw }),
             tenant: b"t",
             metric: b"m",
             mark: b"pod",
@@ -388,6 +413,8 @@ mod tests {
                 series,
                 temporality,
                 carried: false,
+                ended: false,
+                apart: series == 1,
                 observation,
             });
         }
@@ -403,9 +430,11 @@ mod tests {
         assert_eq!((m.key, m.arrived, m.len()), (99, UnixNanos(42), 2));
         let heads: Vec<_> = m.heads().map(Result::unwrap).collect();
         assert_eq!((heads.len(), heads[1].id, heads[1].mark), (2, Identity(8), &b"pod"[..]));
+        assert_eq!((heads[0].turn, heads[1].turn.map(|t| t.at)), (None, Some(UnixNanos(3))));
         let records: Vec<_> = m.records().map(Result::unwrap).collect();
         assert_eq!(records[0].observation.value, Number::Int(-5));
         assert_eq!((records[1].temporality, records[1].series), (Temporality::Delta, 1));
+        assert_eq!((records[0].apart, records[1].apart, records[1].ended), (false, true, false));
         assert_eq!(records[1].observation.time, UnixNanos(u64::MAX));
     }
 

@@ -108,6 +108,12 @@ impl Windows {
     }
 }
 
+/// `whole` in two parts, the first for `elapsed_ns` of `span_ns`, rounded down; the second is the rest.
+pub fn share(whole: Number, elapsed_ns: u64, span_ns: u64) -> (Number, Number) {
+    let mut given = Share::new(whole, span_ns);
+    (given.up_to(elapsed_ns), given.rest())
+}
+
 /// The running share of an increment: how much has been given out.
 struct Share {
     whole: Number,

@@ -3,7 +3,7 @@
 //! Types only, with the defaults and the few questions that everybody asks of a plan. `docs/plan.md` explains each field with an
 //! example; [`crate::bounds`] holds the ranges; [`Plan::validate`] holds the rules that join fields.
 
-use crate::{DurationMs, HashKey, LabelMatch, Labels, MetricMatch, shape};
+use crate::{DurationMs, HashKey, InstantMs, LabelMatch, Labels, MetricMatch, shape};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Resource attributes that an OTLP backend always stores on a series, as `job` and `instance`.
@@ -171,6 +171,34 @@ pub struct Rule {
     /// What `optimized` does; required there, refused elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "shape::optional_object")]
     pub fold: Option<Fold>,
+    /// The treatment up to a point in event time, when it is not the one above from the beginning.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "shape::optional_object")]
+    pub switch: Option<Switch>,
+}
+
+/// A change of treatment without a seam: points before `at` get the treatment `from`, the others that of the rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Switch {
+    /// When, in event time: at least two export intervals after the plan is pushed.
+    pub at: InstantMs,
+    /// The treatment of points before that.
+    #[serde(deserialize_with = "shape::object")]
+    pub from: Treatment,
+}
+
+/// What happens to points.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Treatment {
+    /// The pipeline.
+    #[serde(deserialize_with = "shape::word")]
+    pub pipeline: Pipeline,
+    /// What `optimized` does; required there, refused elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "shape::optional_object")]
+    pub fold: Option<Fold>,
 }
 
 /// The treatment that one metric gets.
@@ -245,7 +273,7 @@ impl Plan {
     /// The shortest stream expiry that the rules allow: twice the longest delay + window, so that no stream is forgotten while
     /// one of its increments may still wait for its window.
     pub fn stream_expiry_min(&self) -> DurationMs {
-        let folds = self.rules.iter().filter_map(|rule| rule.fold.as_ref());
+        let folds = self.rules.iter().flat_map(Rule::folds);
         let longest_ms = folds.map(|fold| fold.delay.0.saturating_add(fold.window.0)).max().unwrap_or(0);
         DurationMs(longest_ms.saturating_mul(2))
     }
@@ -259,6 +287,11 @@ impl Fold {
 }
 
 impl Rule {
+    /// Its fold, and the one that it switches from.
+    pub fn folds(&self) -> impl Iterator<Item = &Fold> {
+        self.fold.iter().chain(self.switch.iter().filter_map(|switch| switch.from.fold.as_ref()))
+    }
+
     /// Whether the rule speaks of a point; see [`Plan::rule_for`].
     pub fn matches<'v>(
         &self,

@@ -47,16 +47,37 @@ fn rule() -> impl Strategy<Value = Rule> {
     ];
     let label = ("[a-z.]{1,8}", op).prop_map(|(key, op)| LabelMatch { key, op });
     let matchers = prop::collection::vec(label, 0..4);
-    (metric, matchers.clone(), matchers, prop::option::of(fold())).prop_map(
-        |(metric, resource, attributes, fold)| Rule {
+    (metric, matchers.clone(), matchers, prop::option::of(fold()), prop::option::of(switch())).prop_map(
+        |(metric, resource, attributes, fold, switch)| Rule {
             name: String::new(),
             metric,
             resource,
             attributes,
-            pipeline: if fold.is_some() { Pipeline::Optimized } else { Pipeline::FullFidelity },
+            pipeline: pipeline(fold.as_ref()),
+            switch: switch.filter(|s| changes(s.from.fold.as_ref(), fold.as_ref())),
             fold,
         },
     )
+}
+
+fn pipeline(fold: Option<&Fold>) -> Pipeline {
+    if fold.is_some() { Pipeline::Optimized } else { Pipeline::FullFidelity }
+}
+
+fn changes(from: Option<&Fold>, to: Option<&Fold>) -> bool {
+    match (from, to) {
+        (None, None) => false,
+        (Some(a), Some(b)) => a.labels != b.labels,
+        _ => true,
+    }
+}
+
+/// Until the end of the year 9999.
+fn switch() -> impl Strategy<Value = Switch> {
+    (0u64..253_402_300_800_000, prop::option::of(fold())).prop_map(|(at, fold)| Switch {
+        at: InstantMs(at),
+        from: Treatment { pipeline: pipeline(fold.as_ref()), fold },
+    })
 }
 
 prop_compose! {

@@ -13,6 +13,7 @@ use crate::worker::{self, Worker};
 use phoenix_filter::body::{BodyError, Framing, Scanned, scan};
 use phoenix_filter::flow::Batch;
 use phoenix_filter::frame::Encoding;
+use phoenix_filter::ledger::Tally;
 use phoenix_filter::units::UnixNanos;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
@@ -121,28 +122,23 @@ impl Request {
 
     fn forward(&mut self, w: &mut Worker, scanned: Scanned, old_len: usize) {
         let mut tally = scanned.tally;
+        let bytes = scanned.messages.iter().fold(0usize, |sum, (_, m)| sum.saturating_add(m.len()));
+        let mut carried = !w.has_credit(&scanned.messages) || !w.may_wait(bytes);
         if let Some(edited) = &scanned.body {
-            let bytes = scanned.messages.iter().fold(0usize, |sum, (_, m)| sum.saturating_add(m.len()));
-            let carried = !w.has_credit(&scanned.messages) || !w.may_wait(bytes);
-            let replaced = !carried && host::replace_request_body(old_len, edited);
-            if !carried && !replaced {
+            if !carried && !host::replace_request_body(old_len, edited) {
                 bump(&mut w.stats.bugs);
+                carried = true;
             }
-            if !replaced {
+            if carried {
                 // Everything goes out raw after all.
-                tally.passed = tally.points;
-                tally.recorded = 0;
-                tally.no_value = 0;
+                let none = Tally { recorded: 0, watched: 0, marked: 0, no_value: 0, ..tally };
+                tally = Tally { passed: tally.points, ..none };
             }
-            if !scanned.messages.is_empty() {
-                let waiting = Waiting {
-                    points: scanned.tally.recorded,
-                    carried: !replaced,
-                    forgotten: false,
-                    messages: scanned.messages,
-                };
-                self.wait(w, waiting, bytes);
-            }
+        }
+        if !scanned.messages.is_empty() {
+            let points = scanned.tally.recorded;
+            let waiting = Waiting { points, carried, forgotten: false, messages: scanned.messages };
+            self.wait(w, waiting, bytes);
         }
         w.stats.add_tally(&tally);
     }
@@ -164,7 +160,15 @@ impl Request {
             match accepted {
                 // What went out raw and was not remembered: no stream may be counted on from before it.
                 Some(true) if waiting.forgotten => w.courier.must_rebaseline(),
-                Some(true) => w.deliver(waiting.messages, waiting.carried, host::now_ns()),
+                Some(true) => {
+                    let now_ns = host::now_ns();
+                    if let Some(config) = &self.config {
+                        for (_, message) in &waiting.messages {
+                            w.scratch.accepted(&config.plan, message, waiting.carried, UnixNanos(now_ns));
+                        }
+                    }
+                    w.deliver(waiting.messages, waiting.carried, now_ns);
+                }
                 Some(false) => {
                     w.stats.upstream_refused = w.stats.upstream_refused.saturating_add(waiting.points);
                 }

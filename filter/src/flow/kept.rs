@@ -11,16 +11,15 @@ use crate::identify::{self, ById};
 use crate::limits::HEAD_BYTES_MAX;
 use crate::record::{SeriesHead, Temporality, Writer};
 use crate::route::{Compiled, Fold};
+use crate::switch::Turn;
 use crate::wire::{Span, WireError, put_bytes_field};
-use phoenix_plan::Labels;
 
 /// Everything about a point but its own attributes.
 pub struct Kept<'a> {
     pub plan: &'a Compiled,
     pub fold: &'a Fold,
-    pub labels: &'a Labels,
-    /// Index of the rule.
-    pub rule: usize,
+    /// The series' part in a switch.
+    pub turn: Option<Turn>,
     pub resource: Run,
     pub resource_schema: Span,
     /// The scope's body.
@@ -48,9 +47,9 @@ pub struct Found {
     pub place: Option<Place>,
 }
 
-/// A resource as a rule keeps it.
+/// A resource as a fold keeps it.
 struct KeptResource {
-    rule: usize,
+    fold: usize,
     id: Identity,
     body: Option<Vec<u8>>,
 }
@@ -60,7 +59,7 @@ struct KeptResource {
 pub struct Dictionary {
     places: ById<Option<Place>>,
     resources: Vec<KeptResource>,
-    /// Identity of a series but for its point attributes, by rule; valid within one metric.
+    /// Identity of a series but for its point attributes, by fold; valid within one metric.
     bases: Vec<(usize, Identity)>,
     attributes: Vec<KeyValue>,
     body: Vec<u8>,
@@ -100,7 +99,7 @@ impl Dictionary {
         while let Some(kv) = it.next()? {
             let id = identify::attribute(h, Domain::Attribute, buf, &kv)?;
             attributes_id = attributes_id.plus(id);
-            if kept.labels.keeps_attribute(kv.key.bytes(buf)) {
+            if kept.fold.labels.keeps_attribute(kv.key.bytes(buf)) {
                 series = series.plus(id);
                 self.attributes.push(kv);
             }
@@ -118,7 +117,7 @@ impl Dictionary {
 
     /// Identity of a series but for its point attributes.
     fn base(&mut self, buf: &[u8], kept: &Kept<'_>) -> Result<Identity, WireError> {
-        if let Some((_, id)) = self.bases.iter().find(|(rule, _)| *rule == kept.rule) {
+        if let Some((_, id)) = self.bases.iter().find(|(fold, _)| *fold == kept.fold.number) {
             return Ok(*id);
         }
         let h = &kept.plan.hasher;
@@ -126,7 +125,7 @@ impl Dictionary {
         let at = self.resource(buf, kept)?;
         let resource = self.resources.get(at).map(|r| r.id).unwrap_or_default();
         let id = kept.tenant_id.plus(resource).plus(kept.scope_id).plus(metric).plus(kept.fold.mark_id);
-        self.bases.push((kept.rule, id));
+        self.bases.push((kept.fold.number, id));
         Ok(id)
     }
 
@@ -137,9 +136,9 @@ impl Dictionary {
         kept.tenant_id.plus(metric).plus(h.pair(Domain::Series, b"overflow", b""))
     }
 
-    /// The resource as the rule keeps it: index into `resources`.
+    /// The resource as the fold keeps it: index into `resources`.
     fn resource(&mut self, buf: &[u8], kept: &Kept<'_>) -> Result<usize, WireError> {
-        if let Some(at) = self.resources.iter().position(|r| r.rule == kept.rule) {
+        if let Some(at) = self.resources.iter().position(|r| r.fold == kept.fold.number) {
             return Ok(at);
         }
         let mut id = Identity::ZERO;
@@ -147,14 +146,14 @@ impl Dictionary {
         let mut it = kept.resource.attributes(buf);
         while let Some(kv) = it.next()? {
             let key = kv.key.bytes(buf);
-            if kept.labels.keeps_resource(key) && kept.plan.plan.promotes_resource(key) {
+            if kept.fold.labels.keeps_resource(key) && kept.plan.plan.promotes_resource(key) {
                 id = id.plus(identify::attribute(&kept.plan.hasher, Domain::Resource, buf, &kv)?);
                 self.attributes.push(kv);
             }
         }
         let mut body = Vec::new();
         let writable = put_sorted(buf, kept, &mut self.attributes, &mut body)?;
-        self.resources.push(KeptResource { rule: kept.rule, id, body: writable.then_some(body) });
+        self.resources.push(KeptResource { fold: kept.fold.number, id, body: writable.then_some(body) });
         Ok(self.resources.len().saturating_sub(1))
     }
 
@@ -196,6 +195,7 @@ impl Dictionary {
             overflow: self.overflow(buf, kept),
             windows: kept.fold.windows,
             output: kept.output,
+            turn: kept.turn,
             tenant: kept.tenant,
             metric: m.name.bytes(buf),
             mark: &kept.fold.mark,
