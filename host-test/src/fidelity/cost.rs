@@ -56,3 +56,27 @@ async fn series(scene: &Scene, prometheus: &Prometheus, matcher: &str) -> anyhow
         .series(matcher, ms(scene.traffic.begin_ns()), ms(scene.traffic.active_until_ns() + TAIL_NS))
         .await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_series_says_what_it_is_or_counts_as_wrong() {
+        let usual = [("phoenix_folded", MARK), ("phoenix_writer", WRITER), ("job", "shop"), ("route", "/")];
+        let with = |more: &[(&str, &str)], without: &str| -> Labels {
+            let all = usual.iter().chain(more).filter(|(name, _)| *name != without);
+            all.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        assert!(is_honest(&with(&[], "")));
+        let kept = [("phoenix_folded", MARK_KEPT), ("user_agent", "curl")];
+        assert!(is_honest(&with(&kept, "")));
+        assert!(!is_honest(&with(&kept, "user_agent")), "the mark says that it is kept");
+        for missing in ["phoenix_folded", "phoenix_writer", "job", "route"] {
+            assert!(!is_honest(&with(&[], missing)), "{missing}");
+        }
+        for dropped in DROPPED {
+            assert!(!is_honest(&with(&[(dropped, "x")], "")), "{dropped}");
+        }
+    }
+}

@@ -108,3 +108,38 @@ impl Answer {
 pub fn relative(a: f64, b: f64) -> f64 {
     if a == b { 0.0 } else { (a - b).abs() / a.abs().max(b.abs()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(routes: &[(&str, &[f64])]) -> Answer {
+        let labels = |route: &str| [("route".to_owned(), route.to_owned())].into();
+        Answer { series: routes.iter().map(|(route, values)| (labels(route), values.to_vec())).collect() }
+    }
+
+    #[test]
+    fn steps_lie_on_the_grid() {
+        let second = |seconds: u64| seconds * 1_000_000_000;
+        let steps = Steps::between(second(31), second(75));
+        assert_eq!(steps.each().collect::<Vec<_>>(), [45_000, 60_000, 75_000]);
+        assert_eq!(steps.moved(2_500).each().next(), Some(47_500));
+    }
+
+    #[test]
+    fn answers_are_as_far_apart_as_their_worst_step() {
+        let one = answer(&[("/a", &[1.0, 2.0]), ("/b", &[4.0, 4.0])]);
+        assert_eq!(one.worst(&answer(&[("/a", &[1.0, 2.0]), ("/b", &[4.0, 4.0])])).unwrap(), 0.0);
+        assert_eq!(one.worst(&answer(&[("/a", &[1.0, 2.0]), ("/b", &[4.0, 3.0])])).unwrap(), 0.25);
+        for other in [
+            answer(&[("/a", &[1.0, 2.0])]),
+            answer(&[("/a", &[1.0, 2.0]), ("/c", &[4.0, 4.0])]),
+            answer(&[("/a", &[1.0, 2.0]), ("/b", &[4.0])]),
+            answer(&[("/a", &[]), ("/b", &[])]),
+        ] {
+            assert!(one.worst(&other).is_err(), "{other:?}");
+        }
+        assert_eq!(one.route("/b").unwrap(), [4.0, 4.0]);
+        assert!(one.route("/c").is_err());
+    }
+}

@@ -166,3 +166,88 @@ fn counters<'a>(
 ) -> impl Iterator<Item = &'a Counter> {
     life.counters.iter().filter(move |counter| counter.instrument == instrument && counter.route == route)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fidelity::clock::{KEEP_NS, MINUTE_NS, OFF_NS, ON_NS};
+    use crate::fidelity::instrument::{ORDERS, SWITCHED};
+    use crate::fidelity::life::{EDGE, ROUTES};
+    use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+    use std::collections::BTreeMap;
+
+    const BEGIN_NS: u64 = 1_000_000 * MINUTE_NS;
+
+    /// (pod, route, agent), then (start, time, value) in order of arrival.
+    type Streams = BTreeMap<(String, String), Vec<(u64, u64, Option<i64>)>>;
+
+    fn streams(name: &str) -> Streams {
+        let mut streams = Streams::new();
+        for export in Traffic::new(BEGIN_NS).exports() {
+            let resource_metrics = &export.request.resource_metrics[0];
+            let pod = format!("{:?}", resource_metrics.resource.as_ref().unwrap().attributes);
+            for metric in
+                resource_metrics.scope_metrics[0].metrics.iter().filter(|metric| metric.name == name)
+            {
+                let Some(Data::Sum(sum)) = &metric.data else { panic!("a sum") };
+                for point in &sum.data_points {
+                    let value = match point.value {
+                        Some(Value::AsInt(value)) => Some(value),
+                        None if point.flags == NO_RECORDED_VALUE => None,
+                        other => panic!("{other:?}"),
+                    };
+                    assert_eq!(point.time_unix_nano, export.time_ns);
+                    let labels = format!("{:?}", point.attributes);
+                    let of = streams.entry((pod.clone(), labels)).or_default();
+                    of.push((point.start_time_unix_nano, point.time_unix_nano, value));
+                }
+            }
+        }
+        streams
+    }
+
+    /// What a counter adds from point to point, the first and all after a fall from zero.
+    fn grown(points: &[(u64, u64, Option<i64>)], counts_first: bool) -> i64 {
+        let values: Vec<i64> = points.iter().filter_map(|(_, _, value)| *value).collect();
+        let grown = values.windows(2).map(|pair| if pair[1] < pair[0] { pair[1] } else { pair[1] - pair[0] });
+        grown.sum::<i64>() + if counts_first { values[0] } else { 0 }
+    }
+
+    #[test]
+    fn totals_are_what_the_exports_add_up_to() {
+        let traffic = Traffic::new(BEGIN_NS);
+        for metric in SWITCHED.into_iter().chain([&ORDERS]) {
+            for (is_raw, name) in [(false, "folded"), (true, "raw")] {
+                let of = |(_, points): (_, &Vec<_>)| {
+                    let (start_ns, _, _) = points[0];
+                    grown(points, start_ns >= BEGIN_NS && !is_raw)
+                };
+                let exported: i64 = streams(metric.name).iter().map(of).sum();
+                let routes = ROUTES.into_iter().chain([EDGE]);
+                let total: f64 = routes.map(|route| traffic.total(metric, route, |_| is_raw)).sum();
+                assert_eq!(exported as f64, total, "{} {name}", metric.name);
+            }
+        }
+    }
+
+    #[test]
+    fn the_edge_of_a_switch_has_every_kind_of_stream() {
+        for (metric, at_ns) in SWITCHED.into_iter().zip([ON_NS, KEEP_NS, OFF_NS]) {
+            let at_ns = BEGIN_NS + at_ns;
+            let all = streams(metric.name);
+            let edge: Vec<_> =
+                all.iter().filter(|((_, labels), _)| labels.contains(EDGE)).map(|(_, of)| of).collect();
+            let count =
+                |is: &dyn Fn(&[(u64, u64, Option<i64>)]) -> bool| edge.iter().filter(|of| is(of)).count();
+            assert_eq!(count(&|of| of.iter().any(|point| point.1 == at_ns)), 1, "a point at the switch");
+            assert_eq!(count(&|of| of.iter().all(|point| point.1 < at_ns)), 1, "gone before");
+            assert_eq!(count(&|of| of.iter().all(|point| point.1 >= at_ns)), 2, "first seen after");
+            let falls = |of: &[(u64, u64, Option<i64>)], says_so: bool| {
+                of.windows(2).any(|pair| pair[1].2 < pair[0].2 && (pair[1].0 > pair[0].0) == says_so)
+            };
+            assert_eq!((count(&|of| falls(of, true)), count(&|of| falls(of, false))), (2, 1), "resets");
+        }
+        let orders = streams(ORDERS.name);
+        assert!(orders.values().any(|of| of.last().is_some_and(|point| point.2.is_none())), "a stale marker");
+    }
+}
