@@ -8,6 +8,7 @@
 use anyhow::ensure;
 use libtest_mimic::{Arguments, Failed, Trial};
 use phoenix_host_test::fidelity::measure;
+use phoenix_host_test::fidelity::table::Table;
 use phoenix_host_test::prometheus::process::find_binary;
 use std::path::PathBuf;
 
@@ -34,7 +35,7 @@ fn main() {
 
 async fn prove(prometheus: PathBuf) -> anyhow::Result<()> {
     let table = measure(&prometheus).await?;
-    println!("{}", table.drawn());
+    println!("{}\n{}", table.drawn(), Table::LEGEND);
     let broken = table.broken();
     ensure!(broken.is_empty(), "{}\n\n{}", broken.join("\n"), table.notes().join("\n"));
     ensure!(table.figures().any(|figure| figure.holds().is_some()), "nothing was judged");

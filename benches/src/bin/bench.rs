@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use clap::{Parser, ValueEnum};
 use phoenix_benches::fidelity;
 use phoenix_host_test::envoy::config::project;
+use phoenix_host_test::fidelity::table::Table;
 use std::path::{Path, PathBuf};
 
 /// Ratios measured in one run.
@@ -62,7 +63,7 @@ fn judge(out: &Path) -> Result<()> {
         "\nfidelity: forty minutes of traffic through real Envoy into real Prometheus, about a minute\n"
     );
     let outcome = fidelity::run()?;
-    println!("{}\n", outcome.table.drawn());
+    println!("{}\n{}\n", outcome.table.drawn(), Table::LEGEND);
     for note in outcome.table.notes() {
         println!("{note}");
     }

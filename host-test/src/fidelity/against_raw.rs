@@ -15,13 +15,13 @@ const CLOSE: f64 = 0.005;
 
 pub async fn figures(scene: &Scene, table: &mut Table) -> anyhow::Result<()> {
     table.title(format!(
-        "(b) rate[{RANGE}] by route against raw, worst step; no pod begins or ends, {} steps a row and phase",
+        "(b) rate[{RANGE}] by route to raw, no pod born or gone, worst of {} steps",
         scene.steps.count()
     ));
     let usual = [&LOGINS, &REQUESTS, &CPU];
     for metric in usual {
         let [value, at_arrival] = worst(scene, metric, &[GRID_MS]).await?;
-        let what = format!("{}, windows of 15 s, on the 15 s grid", metric.shape.name());
+        let what = format!("{}, windows of 15 s, on the grid", metric.shape.name());
         let figure =
             Figure::new(format!("b.window15.grid.{}", metric.shape.name()), what, Unit::Percent, value);
         table.add(figure.at_most(CLOSE).beside(at_arrival));
@@ -32,7 +32,7 @@ pub async fn figures(scene: &Scene, table: &mut Table) -> anyhow::Result<()> {
         let key = format!("b.window15.beside.{}", metric.shape.name());
         table.add(Figure::new(key, what, Unit::Percent, value).beside(at_arrival));
     }
-    for (place, phases) in [("on the 15 s grid", [GRID_MS].as_slice()), ("beside the grid", &BESIDE_MS)] {
+    for (place, phases) in [("on the grid", [GRID_MS].as_slice()), ("beside the grid", &BESIDE_MS)] {
         for metric in [&NARROW_REQUESTS, &NARROW_CPU] {
             let [value, at_arrival] = worst(scene, metric, phases).await?;
             let what = format!("{}, windows of 5 s, {place}", metric.shape.name());

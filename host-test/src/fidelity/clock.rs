@@ -10,7 +10,7 @@ pub const INTERVAL_NS: u64 = 15 * SECOND_NS;
 pub const ACTIVE_NS: u64 = 40 * MINUTE_NS;
 /// How long everything stands still afterwards, so that the last windows close: more than a delay of a minute.
 pub const TAIL_NS: u64 = 3 * MINUTE_NS;
-/// When raw turns folded. The three are a range and its edges apart from each other, and on the minute, as people set them.
+/// When raw turns folded. The three are on the minute, as people set them.
 pub const ON_NS: u64 = 15 * MINUTE_NS;
 /// When the kept labels change.
 pub const KEEP_NS: u64 = 20 * MINUTE_NS;

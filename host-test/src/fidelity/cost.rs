@@ -23,14 +23,14 @@ pub async fn figures(scene: &Scene, table: &mut Table) -> anyhow::Result<()> {
     let arrival = series(scene, &scene.roads.arrival, &matcher).await?;
     ensure!(!folded.is_empty() && !raw.is_empty(), "no series");
     let share = |of: &[Labels]| of.len() as f64 / raw.len() as f64;
-    let what = format!("of {} raw series {} folded ones are left", raw.len(), folded.len());
+    let what = format!("{} series in place of {}", folded.len(), raw.len());
     let figure = Figure::new("f.series", what, Unit::Percent, share(&folded));
     table.add(figure.at_most(LEFT).beside(share(&arrival)));
     let marked = series(scene, &scene.roads.folded, "{phoenix_folded!=\"\"}").await?;
     ensure!(marked.len() > folded.len(), "{} series are marked, {} folded", marked.len(), folded.len());
     let wrong = folded.iter().filter(|labels| labels.get("phoenix_folded").is_none_or(|mark| mark != MARK));
     let wrong = wrong.chain(marked.iter().filter(|labels| !is_honest(labels))).count();
-    let what = format!("of {} folded series: without mark or writer, or with a dropped label", marked.len());
+    let what = format!("of {} series: no mark, no writer, or a dropped label", marked.len());
     table.add(Figure::new("f.labels", what, Unit::Count, wrong as f64).at_most(0.0));
     Ok(())
 }

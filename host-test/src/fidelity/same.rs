@@ -31,23 +31,21 @@ struct Apart {
 }
 
 pub async fn figures(scene: &Scene, table: &mut Table) -> anyhow::Result<()> {
-    table.title("(a) the same as the reference fold, in the same Prometheus");
-    for (key, name, metrics) in [
-        ("folded", "folded metrics", FOLDED.as_slice()),
-        ("switched", "switched metrics, raw and folded", SWITCHED.as_slice()),
-    ] {
+    table.title("(a) the same as the reference fold in the same Prometheus");
+    for (key, name, metrics) in
+        [("folded", "folded", FOLDED.as_slice()), ("switched", "switched", SWITCHED.as_slice())]
+    {
         let (mut samples, mut shown) = (Apart::default(), Apart::default());
         for metric in metrics {
             samples.join(every_sample(scene, metric).await?);
             shown.join(every_instant(scene, metric).await?);
         }
-        let what = format!("{name}: {} samples of {} series, value", samples.samples, samples.series);
+        let what = format!("{name}: values of {} samples in {} series", samples.samples, samples.series);
         table.add(Figure::new(format!("a.{key}.value"), what, Unit::Relative, samples.worst).at_most(EQUAL));
-        let what = format!("{name}: samples at a time that only one side has");
+        let what = format!("{name}: samples that one side does not have");
         let unpaired = Figure::new(format!("a.{key}.time"), what, Unit::Count, samples.unpaired as f64);
         table.add(unpaired.at_most(0.0));
-        let what =
-            format!("{name}: there on one side only, at {} instants with stale markers", shown.samples);
+        let what = format!("{name}: of {} instant answers, those of one side only", shown.samples);
         let unpaired = Figure::new(format!("a.{key}.stale"), what, Unit::Count, shown.unpaired as f64);
         table.add(unpaired.at_most(0.0));
         for example in samples.example.into_iter().chain(shown.example) {
@@ -102,7 +100,7 @@ async fn queries(
                 answers += ROUTES.len() * steps.count();
             }
         }
-        let what = format!("{name}: {answers} answers of {function}[{RANGE}] by route, value");
+        let what = format!("{name}: values of {answers} answers of {function}[{RANGE}] by route");
         let figure = Figure::new(format!("a.{key}.{function}"), what, Unit::Relative, worst);
         table.add(figure.at_most(EQUAL).beside(at_arrival));
     }

@@ -22,13 +22,11 @@ const AROUND_NS: u64 = 2 * INTERVAL_NS;
 pub async fn figures(scene: &Scene, table: &mut Table) -> anyhow::Result<()> {
     let cases = [
         ("on", "raw → folded", &SWITCH_ON, ON_NS),
-        ("keep", "folded → folded, a label more", &SWITCH_KEEP, KEEP_NS),
+        ("keep", "folded → folded", &SWITCH_KEEP, KEEP_NS),
         ("off", "folded → raw", &SWITCH_OFF, OFF_NS),
     ];
     let count = steps(scene, ON_NS).count();
-    table.title(format!(
-        "(d) rate[{RANGE}] by route across a switch against the known rate, {count} steps a row and phase"
-    ));
+    table.title(format!("(d) rate[{RANGE}] by route across a switch to the known rate, {count} steps"));
     for (key, name, metric, at_ns) in cases {
         let ours = across(scene, metric, at_ns, &[GRID_MS], &scene.roads.folded).await?;
         let others = across(scene, metric, at_ns, &[GRID_MS], &scene.roads.arrival).await?;
@@ -36,13 +34,11 @@ pub async fn figures(scene: &Scene, table: &mut Table) -> anyhow::Result<()> {
             let what = format!("{name}, {what}");
             Figure::new(format!("d.{key}.{part}"), what, Unit::Percent, value).beside(at_arrival)
         };
-        table.add(
-            figure("grid.worst", "on the 15 s grid, worst step", ours.worst, others.worst).at_most(BOUND),
-        );
-        table.add(figure("grid.mean", "on the 15 s grid, mean", ours.mean, others.mean));
+        table.add(figure("grid.worst", "on the grid, worst", ours.worst, others.worst).at_most(BOUND));
+        table.add(figure("grid.mean", "on the grid, mean", ours.mean, others.mean));
         let ours = across(scene, metric, at_ns, &BESIDE_MS, &scene.roads.folded).await?;
         let others = across(scene, metric, at_ns, &BESIDE_MS, &scene.roads.arrival).await?;
-        table.add(figure("beside.worst", "beside the grid, worst step", ours.worst, others.worst));
+        table.add(figure("beside.worst", "beside the grid, worst", ours.worst, others.worst));
     }
     Ok(())
 }

@@ -137,6 +137,14 @@ impl Table {
             .collect()
     }
 
+    /// What the words of the table mean.
+    pub const LEGEND: &str = "\
+on the grid       asked at multiples of 15 s, as dashboards ask; beside it: 2.5, 5, 7.5, 10 and 12.5 s later
+switched          raw → folded, folded → folded, folded → raw, five minutes apart; raw and folded series alike
+fold at arrival   each increment in the window in which it arrives, windows on the grid; a switch hands nothing over.
+                  On the grid each of its windows of 15 s holds one export of every pod, so that its sum is that of raw
+shown             not judged";
+
     /// For people.
     pub fn drawn(&self) -> Drawn {
         let mut table = Drawn::new();

@@ -21,13 +21,13 @@ use std::collections::BTreeMap;
 const DOUBLE_TOTAL: f64 = 1e-12;
 
 pub async fn figures(scene: &Scene, table: &mut Table) -> anyhow::Result<()> {
-    table.title("(e) totals by route against what was counted: increments lost or counted twice");
+    table.title("(e) totals by route: increments lost or counted twice");
     let rows: [(&str, &str, &[&Instrument]); 5] = [
-        ("folded", "folded integers, four metrics", &[&LOGINS, &REQUESTS, &ORDERS, &NARROW_REQUESTS]),
-        ("on", "raw → folded, raw and folded together", &[&SWITCH_ON]),
-        ("keep", "folded → folded, both folds together", &[&SWITCH_KEEP]),
-        ("off", "folded → raw, folded and raw together", &[&SWITCH_OFF]),
-        ("doubles", "folded doubles, two metrics, relative", &[&CPU, &NARROW_CPU]),
+        ("folded", "folded integers", &[&LOGINS, &REQUESTS, &ORDERS, &NARROW_REQUESTS]),
+        ("on", "raw → folded, both together", &[&SWITCH_ON]),
+        ("keep", "folded → folded, both together", &[&SWITCH_KEEP]),
+        ("off", "folded → raw, both together", &[&SWITCH_OFF]),
+        ("doubles", "folded doubles", &[&CPU, &NARROW_CPU]),
     ];
     for (key, what, metrics) in rows {
         let of = async |prometheus: &Prometheus| -> anyhow::Result<f64> {
@@ -44,10 +44,10 @@ pub async fn figures(scene: &Scene, table: &mut Table) -> anyhow::Result<()> {
         table.add(figure.at_most(bound).beside(at_arrival));
     }
     let apart = passing(scene).await?;
-    let what = "what no rule names: samples that raw does not have, or have another value";
+    let what = "passing: samples that are not those of raw";
     table.add(Figure::new("e.passing", what, Unit::Count, apart as f64).at_most(0.0));
     let late = scene.roads.counters.get("late").copied().context("the counter of late increments")?;
-    let what = format!("increments that came too late for their window, of {}", scene.roads.books.folded);
+    let what = format!("too late for their window, of {} increments", scene.roads.books.folded);
     table.add(Figure::new("e.late", what, Unit::Count, late as f64).at_most(0.0));
     Ok(())
 }

@@ -11,11 +11,9 @@ use crate::prometheus::Prometheus;
 const CLOSE: f64 = 0.005;
 
 pub async fn figures(scene: &Scene, table: &mut Table) -> anyhow::Result<()> {
-    table.title(format!(
-        "(c) increase[{RANGE}] by route against the truth, mean of all steps, on the grid and beside it"
-    ));
+    table.title(format!("(c) increase[{RANGE}] by route to the truth, mean of all steps and phases"));
     let cases = [
-        (&ORDERS, "pods come, go, crash and begin again"),
+        (&ORDERS, "pods come, go and crash"),
         (&LOGINS, "steady"),
         (&REQUESTS, "step"),
         (&CPU, "sinusoid"),
