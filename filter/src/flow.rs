@@ -18,7 +18,7 @@ use crate::route::{Candidates, Compiled, Names, candidates};
 use crate::switch::RawStreams;
 use crate::units::UnixNanos;
 use crate::wire::{Field, Span, WireError};
-use phoenix_plan::{Clock, LabelMatch, LabelOp};
+use phoenix_plan::{Affinity, Clock, LabelMatch, LabelOp};
 use std::rc::Rc;
 
 mod kept;
@@ -48,6 +48,8 @@ pub struct Scratch {
     dictionary: Dictionary,
     /// Streams whose raw series a switch still has to end. Told by [`Scratch::accepted`].
     raw: RawStreams,
+    /// Since when it is shown that streams reach one process only; a plan may ask for it.
+    affine_from: Option<UnixNanos>,
     candidates: Candidates,
     fits: Vec<Option<bool>>,
     rendered: String,
@@ -67,6 +69,11 @@ impl Scratch {
             w.finish(key, arrived, &mut message);
             (shard, message)
         })
+    }
+
+    /// Affinity is shown from `at` on, in event time; `None`: it is not.
+    pub fn set_affine_from(&mut self, at: Option<UnixNanos>) {
+        self.affine_from = at;
     }
 
     /// The upstream has accepted a request that was scanned under `plan`: `message` is one of its. `carried` says that the whole
@@ -190,6 +197,8 @@ struct Walk<'a> {
     tenant_id: Identity,
     ahead_after: UnixNanos,
     record_bytes_max: usize,
+    /// From when on cumulative sums fold, where the plan asks for affinity to be shown; the epoch where it does not.
+    affine_from: UnixNanos,
 }
 
 impl<'a> Walk<'a> {
@@ -199,7 +208,12 @@ impl<'a> Walk<'a> {
             Clock::Wall => batch.arrived.plus(AHEAD_MAX_NS),
             Clock::Event => UnixNanos(u64::MAX),
         };
+        let affine_from = match plan.plan.affinity {
+            Affinity::Assumed => UnixNanos(0),
+            Affinity::Checked => UnixNanos(s.affine_from.map_or(u64::MAX, |at| at.0.max(1))),
+        };
         Walk {
+            affine_from,
             plan,
             batch,
             buf: batch.body,

@@ -21,6 +21,8 @@ pub struct Tally {
     pub recorded: u64,
     /// Of the passed: their records went along, because a switch is before or behind them.
     pub watched: u64,
+    /// Of the watched: cumulative sums that would fold, were it shown that their streams reach this process only.
+    pub unaffine: u64,
     /// Of the recorded: not cut out, but turned into the stale marker of their raw series.
     pub marked: u64,
     /// Markers without a value, cut out with the streams that they end.
@@ -43,6 +45,7 @@ impl Tally {
             (&mut self.passed, other.passed),
             (&mut self.recorded, other.recorded),
             (&mut self.watched, other.watched),
+            (&mut self.unaffine, other.unaffine),
             (&mut self.marked, other.marked),
             (&mut self.no_value, other.no_value),
             (&mut self.ahead, other.ahead),

@@ -121,6 +121,11 @@ impl Local {
         Ok(self.plan.plan.version)
     }
 
+    /// For a plan that asks for affinity to be shown: it is, from `at` on in event time; `None`: it is not.
+    pub fn set_affine_from(&mut self, at: Option<UnixNanos>) {
+        self.scratch.set_affine_from(at);
+    }
+
     /// Version of the plan in force.
     pub fn version(&self) -> u64 {
         self.plan.plan.version

@@ -10,6 +10,7 @@
 //! Invariants: a message changes nothing or all that it says; increments in = acknowledged + in the outbox + open + abandoned,
 //! always ([`Owner::balance`]); memory is bounded by the plan's limits; a plan never rebuilds state, a new hash key does.
 
+use crate::affinity::Sample;
 use crate::amount::Amount;
 use crate::emit::{Answer, Emission, Entry, Labels, Outbox};
 use crate::ledger::{Ledger, PageId};
@@ -414,6 +415,13 @@ impl Owner {
     /// The embedder has dropped all calls without telling: what was in flight is sent again.
     pub fn forget_flights(&mut self) {
         self.outbox.forget_flights();
+    }
+
+    /// Of the cumulative streams that had a point within the last `recent_ns`: which they are, by a sample.
+    pub fn sample(&self, recent_ns: u64) -> Sample {
+        let since_s = seconds(self.uptime_ns.saturating_sub(recent_ns));
+        let recent = self.cumulative.iter().filter(|(_, _, state)| state.touched_s >= since_s);
+        Sample::of_identities(recent.map(|(_, id, _)| id))
     }
 
     /// The books.

@@ -9,7 +9,7 @@ use crate::record::Temporality;
 use crate::units::UnixNanos;
 use crate::window::Windows;
 use hashbrown::HashMap;
-use phoenix_plan::{Clock, LabelMatch, Labels, OutputTemporality, Pipeline, Plan, Rule};
+use phoenix_plan::{Affinity, Clock, LabelMatch, Labels, OutputTemporality, Pipeline, Plan, Rule};
 use std::rc::Rc;
 
 /// Metric names whose rules are remembered. A batch rarely has more; when full, all are forgotten at once.
@@ -99,7 +99,8 @@ impl Compiled {
 
     /// May raw series end by a switch of this plan, now or later?
     pub fn ends_raw_series(&self, now: UnixNanos) -> bool {
-        self.raw_ends_until.is_some_and(|until| self.plan.clock == Clock::Event || now <= until)
+        self.plan.affinity == Affinity::Checked
+            || self.raw_ends_until.is_some_and(|until| self.plan.clock == Clock::Event || now <= until)
     }
 }
 

@@ -131,7 +131,8 @@ impl Series {
         self.windows = head.windows;
         match head.turn {
             Some(turn) if turn.side.closes() => self.flat = Some((turn.at, turn.at.plus(settle_ns))),
-            Some(turn) if turn.at != self.opens_at => {
+            // At the end of time: nobody knows yet when it will open.
+            Some(turn) if turn.at != self.opens_at && turn.at < UnixNanos(u64::MAX) => {
                 if self.stale && self.is_idle() {
                     self.reopen();
                 }

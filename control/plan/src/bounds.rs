@@ -67,6 +67,7 @@ pub(crate) fn range_text(field: &str) -> Option<String> {
         |range: &RangeInclusive<u64>| text(&(DurationMs(*range.start())..=DurationMs(*range.end())));
     Some(match field {
         "clock" => "wall, event".to_owned(),
+        "affinity" => "assumed, checked".to_owned(),
         "placement" => "gateway, sidecar".to_owned(),
         "pipeline" | "switch.from.pipeline" => "full_fidelity, optimized".to_owned(),
         "fold.output_temporality" | "switch.from.fold.output_temporality" => {

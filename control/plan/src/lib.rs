@@ -51,5 +51,6 @@ pub use labels::Labels;
 pub use matchers::{LabelMatch, LabelOp, MetricMatch};
 pub use parse::read;
 pub use plan::{
-    Clock, Fold, Limits, OutputTemporality, Pipeline, Placement, Plan, Rule, Switch, Tenant, Treatment,
+    Affinity, Clock, Fold, Limits, OutputTemporality, Pipeline, Placement, Plan, Rule, Switch, Tenant,
+    Treatment,
 };

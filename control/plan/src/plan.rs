@@ -58,6 +58,9 @@ pub struct Plan {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lower_cased")]
     #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 128)))]
     pub sender_header: Option<String>,
+    /// How it is known that all points of a stream reach one embedder process, without which cumulative sums would inflate.
+    #[serde(default, deserialize_with = "shape::word")]
+    pub affinity: Affinity,
     /// Parts of the series space, each folded by one owner.
     #[serde(default = "default_shards")]
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 16)))]
@@ -99,6 +102,18 @@ pub enum Placement {
     Gateway,
     /// Beside one sender: folding resource attributes is refused there.
     Sidecar,
+}
+
+/// How it is known that all points of a stream reach one embedder process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Affinity {
+    /// Whoever runs the embedders vouches for it.
+    #[default]
+    Assumed,
+    /// The embedders compare what they see: cumulative sums pass until that has shown no stream in two of them.
+    Checked,
 }
 
 /// How the tenant of a request is found.
@@ -270,12 +285,16 @@ impl Plan {
             || list.iter().any(|name| name.as_bytes() == key)
     }
 
+    /// The longest time from the beginning of a window to its closing.
+    pub fn longest_fold(&self) -> DurationMs {
+        let folds = self.rules.iter().flat_map(Rule::folds);
+        DurationMs(folds.map(|fold| fold.delay.0.saturating_add(fold.window.0)).max().unwrap_or(0))
+    }
+
     /// The shortest stream expiry that the rules allow: twice the longest delay + window, so that no stream is forgotten while
     /// one of its increments may still wait for its window.
     pub fn stream_expiry_min(&self) -> DurationMs {
-        let folds = self.rules.iter().flat_map(Rule::folds);
-        let longest_ms = folds.map(|fold| fold.delay.0.saturating_add(fold.window.0)).max().unwrap_or(0);
-        DurationMs(longest_ms.saturating_mul(2))
+        DurationMs(self.longest_fold().0.saturating_mul(2))
     }
 }
 

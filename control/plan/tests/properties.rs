@@ -92,7 +92,7 @@ prop_compose! {
             schema: 1, version, hash_key: HashKey::from_bytes(key).unwrap_or_else(|| HashKey::from_hex(KEY).unwrap()), writer,
             clock: if event { Clock::Event } else { Clock::Wall }, placement: Placement::Gateway,
             mark_label: "Mark".to_owned(), writer_label: "Writer".to_owned(), promoted_resource_attributes: promoted,
-            tenant: Tenant { header, default }, sender_header, shards, first_sample_margin: DurationMs(margin),
+            tenant: Tenant { header, default }, sender_header, affinity: if event { Affinity::Checked } else { Affinity::Assumed }, shards, first_sample_margin: DurationMs(margin),
             stream_expiry: DurationMs::from_secs(86_400),
             limits: Limits { streams_max, backlog_bytes_max, ..Limits::default() }, rules,
         }
@@ -157,6 +157,7 @@ fn defaults() {
         promoted_resource_attributes: None,
         tenant: Tenant { header: Some("x-scope-orgid".to_owned()), default: String::new() },
         sender_header: None,
+        affinity: Affinity::Assumed,
         shards: 1,
         first_sample_margin: DurationMs(2_000),
         stream_expiry: DurationMs(600_000),

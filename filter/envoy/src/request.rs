@@ -8,6 +8,7 @@
 
 use crate::config::Config;
 use crate::host::{self, Map};
+use crate::peers;
 use crate::stats::bump;
 use crate::worker::{self, Worker};
 use phoenix_filter::body::{BodyError, Framing, Scanned, scan};
@@ -15,6 +16,7 @@ use phoenix_filter::flow::Batch;
 use phoenix_filter::frame::Encoding;
 use phoenix_filter::ledger::Tally;
 use phoenix_filter::units::UnixNanos;
+use proxy_wasm::hostcalls::send_http_response;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 use std::rc::Rc;
@@ -51,6 +53,13 @@ impl Request {
     /// A request that starts under this configuration.
     pub fn new(config: Option<Rc<Config>>) -> Request {
         Request { config, ours: None, buffered: 0, waiting: None, grpc: false }
+    }
+
+    /// Somebody asks what this process sees: answered here.
+    fn asks_for_report(&self) -> bool {
+        let Some(peers) = self.config.as_ref().and_then(|c| c.envoy.peers.as_ref()) else { return false };
+        let is = |name, wanted: &[u8]| host::header(Map::RequestHeaders, name).is_some_and(|v| v == wanted);
+        is(":path", peers.path.as_bytes()) && is(":method", b"GET")
     }
 
     /// What kind of request is it? `None`: not ours, and counted as what it is.
@@ -208,6 +217,16 @@ impl Drop for Request {
 
 impl HttpContext for Request {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        if self.asks_for_report() {
+            let (status, body) = match peers::report() {
+                Some(report) => (200, report),
+                None => (503, b"no report yet".to_vec()),
+            };
+            let headers = vec![("content-type", "application/x-protobuf")];
+            // Envoy refuses only what has been answered already.
+            let _ = send_http_response(status, headers, Some(&body));
+            return Action::Pause;
+        }
         let ours = worker::with(|w| if end_of_stream { None } else { self.kind(w) }).flatten();
         if let Some(ours) = ours {
             self.grpc = matches!(ours.framing, Framing::Grpc(_));

@@ -70,6 +70,9 @@ impl Walk<'_> {
         let plan = self.plan;
         match plan.course(index) {
             Course::Pass => Ok(Fate::Passes),
+            course if self.affine_from.is_given() && within.temporality == Temporality::Cumulative => {
+                self.checked(&point, within, course)
+            }
             Course::Fold(fold) if point.is_stale() => self.ended(&point, within, fold, None),
             Course::Fold(fold) => {
                 let Some(observation) = self.fit(&point) else { return Ok(Fate::Passes) };
@@ -80,6 +83,73 @@ impl Walk<'_> {
             }
             Course::Switch(switch) => self.switched(&point, within, switch),
         }
+    }
+
+    /// A point of a cumulative sum under a plan that asks for affinity to be shown. Until it is, the point passes, and the owner
+    /// learns where to count from; from then on it is as after a switch from raw.
+    fn checked(
+        &mut self,
+        point: &NumberPoint,
+        within: &MetricScope<'_>,
+        course: &Course,
+    ) -> Result<Fate, FlowError> {
+        let at = self.affine_from;
+        let is_affine = UnixNanos(point.time_ns) >= at;
+        match course {
+            Course::Switch(switch) if is_affine => self.switched(point, within, switch),
+            Course::Fold(fold) if point.is_stale() && is_affine => {
+                self.ended(point, within, fold, Some(Turn { at, side: Side::OpensAfterRaw }))
+            }
+            _ if point.is_stale() => Ok(Fate::Passes),
+            Course::Fold(to) => {
+                let Some(observation) = self.fit(point) else { return Ok(Fate::Passes) };
+                if is_affine {
+                    return self.after_raw(point, within, to, at, observation);
+                }
+                self.tally.unaffine = self.tally.unaffine.saturating_add(1);
+                self.before_fold(point, within, to, at, observation)
+            }
+            Course::Switch(switch) => {
+                let Some(observation) = self.fit(point) else { return Ok(Fate::Passes) };
+                self.tally.unaffine = self.tally.unaffine.saturating_add(1);
+                match switch.after.as_ref().or(switch.before.as_ref()) {
+                    Some(to) => self.before_fold(point, within, to, at, observation),
+                    None => Ok(Fate::Passes),
+                }
+            }
+            Course::Pass => Ok(Fate::Passes),
+        }
+    }
+
+    /// The point passes, and the owner learns where to count from.
+    fn before_fold(
+        &mut self,
+        point: &NumberPoint,
+        within: &MetricScope<'_>,
+        to: &route::Fold,
+        at: UnixNanos,
+        observation: Observation,
+    ) -> Result<Fate, FlowError> {
+        let turn = Some(Turn { at, side: Side::OpensAfterRaw });
+        self.watch(point, within, &Fold { fold: to, turn, carried: true, apart: false }, observation)
+    }
+
+    /// The point folds; where its raw series is still there, that ends with it.
+    fn after_raw(
+        &mut self,
+        point: &NumberPoint,
+        within: &MetricScope<'_>,
+        to: &route::Fold,
+        at: UnixNanos,
+        observation: Observation,
+    ) -> Result<Fate, FlowError> {
+        let turn = Some(Turn { at, side: Side::OpensAfterRaw });
+        let by = Fold { fold: to, turn, carried: false, apart: false };
+        let Some(stream) = self.record(&point.attributes, within, &by, observation)? else {
+            return Ok(Fate::Passes);
+        };
+        let ends = self.s.raw.contains(stream) && !point.repeats;
+        Ok(if ends { Fate::Ends } else { Fate::Cut })
     }
 
     /// A point of a rule that switches.
@@ -93,7 +163,11 @@ impl Walk<'_> {
         if point.is_stale() {
             return match if is_after { &switch.after } else { &switch.before } {
                 None => Ok(Fate::Passes),
-                Some(fold) => self.ended(point, within, fold, Some(switch)),
+                Some(fold) => {
+                    let side = Side::OpensAfterRaw;
+                    let after_raw = switch.before.is_none().then_some(Turn { at: switch.at, side });
+                    self.ended(point, within, fold, after_raw)
+                }
             };
         }
         let Some(observation) = self.fit(point) else { return Ok(Fate::Passes) };
@@ -104,19 +178,8 @@ impl Walk<'_> {
             apart: false,
         };
         match (&switch.before, &switch.after) {
-            // The owner learns where to count from.
-            (None, Some(to)) if !is_after => {
-                let by = Fold { carried: true, ..by(to, Side::OpensAfterRaw) };
-                self.watch(point, within, &by, observation)
-            }
-            (None, Some(to)) => {
-                let by = by(to, Side::OpensAfterRaw);
-                let Some(stream) = self.record(&point.attributes, within, &by, observation)? else {
-                    return Ok(Fate::Passes);
-                };
-                let ends = self.s.raw.contains(stream) && !point.repeats;
-                Ok(if ends { Fate::Ends } else { Fate::Cut })
-            }
+            (None, Some(to)) if !is_after => self.before_fold(point, within, to, switch.at, observation),
+            (None, Some(to)) => self.after_raw(point, within, to, switch.at, observation),
             (Some(from), None) if is_after => {
                 // A delta that passes carries all of itself; and once everybody has crossed or is forgotten, nothing is left to learn.
                 if within.temporality == Temporality::Delta || observation.time > switch.settled_at {
@@ -191,10 +254,9 @@ impl Walk<'_> {
         point: &NumberPoint,
         within: &MetricScope<'_>,
         fold: &route::Fold,
-        switch: Option<&Switched>,
+        after_raw: Option<Turn>,
     ) -> Result<Fate, FlowError> {
-        let is_raw_before = switch.is_some_and(|s| s.before.is_none());
-        let turn = switch.filter(|_| is_raw_before).map(|s| Turn { at: s.at, side: Side::OpensAfterRaw });
+        let turn = after_raw;
         let by = Fold { fold, turn, carried: false, apart: false };
         let observation = Observation {
             start: UnixNanos(point.start_ns),
@@ -218,7 +280,7 @@ impl Walk<'_> {
                 observation,
             });
         }
-        if is_raw_before && self.s.raw.contains(stream) {
+        if after_raw.is_some() && self.s.raw.contains(stream) {
             return Ok(Fate::Passes);
         }
         self.tally.no_value = self.tally.no_value.saturating_add(1);
