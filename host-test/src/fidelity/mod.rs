@@ -80,5 +80,6 @@ pub async fn measure(prometheus: &Path) -> anyhow::Result<Table> {
     switches::figures(&scene, &mut table).await.context("(d) across a switch")?;
     totals::figures(&scene, &mut table).await.context("(e) totals")?;
     cost::figures(&scene, &mut table).await.context("(f) series")?;
+    // What has a scene of its own, as a restart has, adds its title and figures here.
     Ok(table)
 }
