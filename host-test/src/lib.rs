@@ -11,6 +11,8 @@ pub mod cases;
 pub mod demo;
 /// A real Envoy with the shipped configuration.
 pub mod envoy;
+/// Are the folded answers the true answers?
+pub mod fidelity;
 /// A real Prometheus under a proof.
 pub mod prometheus;
 /// The fold of sums in plain code: the oracle of queries.
