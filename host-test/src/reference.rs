@@ -379,7 +379,8 @@ impl Reference {
             let at_ns = |wanted| switch.filter(|_| side == wanted).map(|switch| switch.at_ns);
             let is_cumulative = key.temporality == i32::from(AggregationTemporality::Cumulative);
             let ends_ns = at_ns(Side::Before).map(|at_ns| (at_ns, at_ns + self.plan.stream_expiry_ns));
-            Series::new(fold.clone(), is_cumulative, at_ns(Side::After), ends_ns)
+            let opens_ns = at_ns(Side::After).filter(|_| rule.on(Side::Before).is_some());
+            Series::new(fold.clone(), is_cumulative, opens_ns, ends_ns)
         };
         self.series.entry(key.clone()).or_insert_with(new);
         Some(key)

@@ -24,7 +24,8 @@ pub struct Series {
     /// Of these, who said that they have ended.
     pub ended: BTreeSet<StreamKey>,
     is_cumulative: bool,
-    /// The switch that began it: it opens no earlier, and what came to be before joins the window that holds it.
+    /// The switch that began it, when its streams folded before: it opens no earlier. After raw streams a series takes what no raw sample carries where it came
+    /// to be, also before the switch: in the first window it would look like a rate half as high again.
     opens_ns: Option<u64>,
     /// The switch that ended it, and until when it goes on flat.
     ends_ns: Option<(u64, u64)>,
@@ -120,6 +121,10 @@ impl Series {
         let series_start_ns = *self.start_ns.get_or_insert(first_ns);
         if opens {
             points.push(self.point(series_start_ns, series_start_ns, Total::default()));
+        }
+        // Where nothing comes any more the series says so twice a window: on the grid its newest sample is new, and `rate` adds nothing at its end.
+        if amount == Total::default() && self.ends_ns.is_some_and(|(at_ns, _)| start_ns >= at_ns) {
+            points.push(self.point(series_start_ns, start_ns + self.fold.window_ns / 2, self.total));
         }
         self.total.add(amount);
         points.push(self.point(series_start_ns, end_ns, self.total));

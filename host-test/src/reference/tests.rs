@@ -205,14 +205,14 @@ fn switched(from: bool, to: bool, given: &[(u64, u64, i64)]) -> Switched {
 
 #[test]
 fn from_raw_to_folded() {
-    // 20 over 110..130: the 5 before 115 join the window 115..125, which holds the switch.
+    // 20 over 110..130, 10 of it before the switch: each window has its own.
     let (passed, written) = switched(false, true, &[(40, 110, 100), (40, 130, 120), (40, 140, 130)]);
     assert_eq!(passed, [(40, 110, 100), (40, 130, STALE)]);
-    assert_eq!(written, [(120, 120, 0), (120, 125, 15), (120, 135, 25), (120, 145, 30)]);
+    assert_eq!(written, [(105, 105, 0), (105, 115, 5), (105, 125, 15), (105, 135, 25), (105, 145, 30)]);
     // Not seen before the switch: no marker. Born at 118, and counted from zero.
     let (passed, written) = switched(false, true, &[(118, 128, 10)]);
     assert_eq!(passed, []);
-    assert_eq!(written, [(120, 120, 0), (120, 125, 7), (120, 135, 10)]);
+    assert_eq!(written, [(115, 115, 0), (115, 125, 7), (115, 135, 10)]);
     // Older than we: a baseline, and it says nothing.
     assert_eq!(switched(false, true, &[(40, 128, 10)]), (vec![], vec![]));
     // Born after the first window: the series opens with its own.
@@ -222,11 +222,18 @@ fn from_raw_to_folded() {
 
 #[test]
 fn from_folded_to_raw() {
-    // 20 over 110..130 join the series that ends, those after the switch too. What comes later is the raw series' own. Flat until 145, then stale.
+    // 20 over 110..130 join the series that ends, those after the switch too. What comes later is the raw series' own. Flat until 145, twice a window, then stale.
     let (passed, written) = switched(true, false, &[(40, 110, 100), (40, 130, 120), (40, 140, 130)]);
     assert_eq!(passed, [(40, 130, 120), (40, 140, 130)]);
-    let flat =
-        [(105, 105, 0), (105, 115, 5), (105, 125, 15), (105, 135, 20), (105, 145, 20), (105, 145, STALE)];
+    let flat = [
+        (105, 105, 0),
+        (105, 115, 5),
+        (105, 125, 15),
+        (105, 135, 20),
+        (105, 140, 20),
+        (105, 145, 20),
+        (105, 145, STALE),
+    ];
     assert_eq!(written, flat);
     // First seen after the switch: all of it is in the raw series.
     assert_eq!(switched(true, false, &[(118, 128, 10)]), (vec![(118, 128, 10)], vec![]));
@@ -237,8 +244,16 @@ fn from_fold_to_fold() {
     // 21 over 110..130: 10 before the switch, 11 after it.
     let (passed, written) = switched(true, true, &[(40, 110, 100), (40, 130, 121)]);
     assert_eq!(passed, []);
-    let old =
-        [(105, 105, 0), (105, 115, 5), (105, 125, 10), (105, 135, 10), (105, 145, 10), (105, 145, STALE)];
+    let old = [
+        (105, 105, 0),
+        (105, 115, 5),
+        (105, 125, 10),
+        (105, 130, 10),
+        (105, 135, 10),
+        (105, 140, 10),
+        (105, 145, 10),
+        (105, 145, STALE),
+    ];
     let new = [(120, 120, 0), (120, 125, 5), (120, 135, 11)];
     assert_eq!(written, [old.as_slice(), new.as_slice()].concat());
     // Not seen before the switch: the old series does not know it, and the new one has all of it.
