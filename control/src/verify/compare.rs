@@ -81,6 +81,13 @@ impl Sides {
     }
 }
 
+impl Comparison {
+    /// The mean relative error of the points compared, if any were.
+    pub fn mean_error(&self) -> Option<f64> {
+        (self.points > 0).then(|| self.error_sum / self.points as f64)
+    }
+}
+
 /// The worst point.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Worst {

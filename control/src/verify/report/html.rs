@@ -158,7 +158,7 @@ fn figures(page: &mut String, comparison: &crate::verify::compare::Comparison) {
             time(worst.time_ms, "%T")
         );
         facts.push(("worst error", format!("{} ({values})", percent(worst.error))));
-        facts.push(("mean error", percent(comparison.error_sum / comparison.points.max(1) as f64)));
+        facts.push(("mean error", percent(comparison.mean_error().unwrap_or_default())));
     }
     facts.push(("points compared", comparison.points.to_string()));
     facts.push(("outside tolerance", comparison.outside.to_string()));
