@@ -149,7 +149,9 @@ impl Proof {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         match output.status.code() {
             Some(0) => {}
-            Some(1) => failures.push("the dashboard does not read the same: see the answers above".to_owned()),
+            Some(1) => {
+                failures.push("the dashboard does not read the same: see the answers above".to_owned())
+            }
             _ => bail!("phoenix verify: {}{text}", String::from_utf8_lossy(&output.stderr)),
         }
         let report = serde_json::from_slice(&std::fs::read(&report)?)?;
