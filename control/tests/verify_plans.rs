@@ -8,14 +8,19 @@
 #[path = "verify_plans/roads.rs"]
 mod roads;
 
+use bytes::Bytes;
+use http::Method;
 use libtest_mimic::{Arguments, Failed, Trial};
 use phoenix_host_test::envoy::config::project;
 use phoenix_host_test::prometheus::Prometheus;
+use phoenix_host_test::prometheus::http1::send;
 use phoenix_host_test::prometheus::process::find_binary;
 use roads::{Road, Roads, travel};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
 
 /// What is asked: the files that the project ships.
 const QUERIES: [&str; 2] = ["deploy/grafana/shop.json", "deploy/prometheus/shop-rules.yml"];
@@ -26,6 +31,9 @@ const RANGE: &str = "8m";
 const TOLERANCE: &str = "5%";
 /// On average over an answer that must cancel out, nearly: what does not cancel out is a fault.
 const MEAN_MAX: f64 = 0.0125;
+
+/// Longest wait until Prometheus has evaluated every rule once.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What `phoenix verify` found.
 struct Found {
@@ -142,7 +150,46 @@ async fn prove(binary: PathBuf) -> Result<(), Failed> {
     let plugins = [roads::plugin(&[])?, roads::plugin(&["route"])?];
     let Roads { full, roads: [right, wrong], end_s } = travel(&binary, plugins).await?;
     nothing_changes(&full, &right, end_s)?;
-    routes_are_gone(&full, &wrong, end_s)
+    routes_are_gone(&full, &wrong, end_s)?;
+    takes_the_rules(&right.prometheus).await
+}
+
+/// Prometheus itself loads the rules that the project ships, and evaluates each without an error.
+async fn takes_the_rules(prometheus: &Prometheus) -> Result<(), Failed> {
+    let file = project().join(QUERIES[1]);
+    let shipped = std::fs::read_to_string(&file)?;
+    let expected = shipped.lines().filter(|line| {
+        line.trim_start().starts_with("- record:") || line.trim_start().starts_with("- alert:")
+    });
+    let expected = expected.count();
+    let config = prometheus.folder().join("prometheus.yml");
+    let text = std::fs::read_to_string(&config)?
+        .replace("scrape_interval: 1h", "scrape_interval: 1h, evaluation_interval: 1s");
+    // Evaluated every second, so that the test need not wait for the shop's half minute.
+    let rules = prometheus.folder().join("rules.yml");
+    std::fs::write(
+        &rules,
+        shipped.replace("interval: 30s", "interval: 1s").replace("interval: 1m", "interval: 1s"),
+    )?;
+    std::fs::write(&config, format!("{text}rule_files: [{:?}]\n", rules.display().to_string()))?;
+    let pid = prometheus.pid().ok_or("Prometheus has ended")?.to_string();
+    ensure(Command::new("kill").args(["-HUP", &pid]).status()?.success(), "a signal to Prometheus")?;
+    let begin = Instant::now();
+    loop {
+        let (_, answer) =
+            send(prometheus.address(), Method::GET, "/api/v1/rules", None, Bytes::new()).await?;
+        let answer: Value = serde_json::from_slice(&answer)?;
+        let groups = answer["data"]["groups"].as_array().into_iter().flatten();
+        let rules: Vec<&Value> =
+            groups.flat_map(|group| group["rules"].as_array().into_iter().flatten()).collect();
+        let healthy = rules.iter().filter(|rule| rule["health"] == "ok").count();
+        if healthy == expected && expected > 0 {
+            return Ok(());
+        }
+        let is_ill = rules.iter().any(|rule| rule["health"] == "err") || begin.elapsed() > PATIENCE;
+        ensure(!is_ill, &format!("{healthy} of {expected} rules: {answer:#}\n{}", prometheus.log_tail()))?;
+        sleep(Duration::from_millis(200)).await;
+    }
 }
 
 fn check<T: PartialEq + std::fmt::Debug>(found: Vec<T>, expected: &[T], what: &str) -> Result<(), Failed> {
