@@ -7,12 +7,14 @@
 
 use super::Options;
 use super::stage::INTERVAL;
+use crate::envoy::config::project;
 use crate::prometheus::{self, Prometheus};
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use phoenix_plan::Plan;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::process::Output;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::process::Command;
@@ -35,7 +37,7 @@ const PLAN: &str = "envoy/plan/shop.json";
 struct Road {
     prometheus: Arc<Prometheus>,
     copies: UnboundedSender<Bytes>,
-    writer: JoinHandle<anyhow::Result<u64>>,
+    writer: JoinHandle<anyhow::Result<()>>,
 }
 
 /// Two Prometheuses that are being filled.
@@ -72,32 +74,35 @@ impl Road {
         Ok(Self { prometheus, copies, writer })
     }
 
-    /// Waits until everything is written; how many requests that were.
-    async fn end(self) -> anyhow::Result<(Arc<Prometheus>, u64)> {
+    /// Waits until everything is written.
+    async fn end(self) -> anyhow::Result<Arc<Prometheus>> {
         let Self { prometheus, copies, writer } = self;
         drop(copies);
-        let written = writer.await??;
-        Ok((prometheus, written))
+        writer.await??;
+        Ok(prometheus)
     }
 }
 
 /// One request after the other: the order of a stream's points is the order in which they were acknowledged.
-async fn write(prometheus: Arc<Prometheus>, mut arriving: UnboundedReceiver<Bytes>) -> anyhow::Result<u64> {
-    let mut written = 0;
+async fn write(prometheus: Arc<Prometheus>, mut arriving: UnboundedReceiver<Bytes>) -> anyhow::Result<()> {
     while let Some(body) = arriving.recv().await {
         prometheus.write(body).await?;
-        written += 1;
     }
-    Ok(written)
+    Ok(())
 }
 
 impl Proof {
     /// Starts both, where there is a Prometheus 3.
     ///
     /// # Errors
-    /// There is one, and it does not start.
-    pub async fn begin(plan: &Plan) -> anyhow::Result<Option<Self>> {
+    /// There is one, and it does not start; or there is nobody to ask them.
+    pub async fn begin(options: &Options, plan: &Plan) -> anyhow::Result<Option<Self>> {
         let Some(binary) = prometheus::process::find_binary()? else { return Ok(None) };
+        let phoenix = options.phoenix.display();
+        ensure!(
+            options.phoenix.is_file(),
+            "no {phoenix}: run `cargo build -p phoenix-control --bin phoenix`"
+        );
         let full = Road::open("the full Prometheus", &binary, plan).await?;
         let folded = Road::open("the folded Prometheus", &binary, plan).await?;
         Ok(Some(Self { full, folded }))
@@ -116,46 +121,55 @@ impl Proof {
     /// Asks, once nothing is copied any more. `begin_ns` and `end_ns` are the ends of the traffic, Unix nanoseconds.
     ///
     /// # Errors
-    /// `phoenix` is not there or cannot write its report.
+    /// `phoenix` does not start.
     pub async fn ask(self, options: &Options, begin_ns: u64, end_ns: u64) -> anyhow::Result<Answers> {
+        // The program runs in the root of the project, for the names of its files.
+        let beside = |name: &str| std::path::absolute(options.json.with_file_name(name));
         let page = options.json.with_file_name("verify.html");
-        let report = options.json.with_file_name("verify.json");
-        let mut failures = Vec::new();
-        let mut urls = Vec::<String>::new();
-        let mut alive = Vec::new();
+        let mut answers = Answers { text: String::new(), report: Value::Null, page, failures: vec![] };
+        let mut asked = Vec::new();
         for (name, road) in [("full", self.full), ("folded", self.folded)] {
             match road.end().await {
-                Ok((prometheus, _)) => {
-                    urls.push(format!("http://{}", prometheus.address()));
-                    alive.push(prometheus);
+                Ok(prometheus) => asked.push(prometheus),
+                Err(error) => {
+                    answers.failures.push(format!("the {name} Prometheus did not take a copy: {error:#}"))
                 }
-                Err(error) => failures.push(format!("the {name} Prometheus did not take a copy: {error:#}")),
             }
         }
-        let [full, folded] = urls.as_slice() else {
-            return Ok(Answers { text: String::new(), report: Value::Null, page, failures });
-        };
-        let arguments = arguments(full, folded, begin_ns, end_ns);
-        let output = Command::new(&options.phoenix)
-            .args(arguments)
-            .arg("--json")
-            .arg(&report)
-            .arg("--html")
-            .arg(&page)
-            .current_dir(crate::envoy::config::project())
-            .output()
-            .await
-            .with_context(|| format!("run {}", options.phoenix.display()))?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if let [full, folded] = asked.as_slice() {
+            let report = beside("verify.json")?;
+            let mut command = Command::new(&options.phoenix);
+            command.args(arguments(full, folded, &When::of(begin_ns, end_ns)));
+            command.arg("--json").arg(&report).arg("--html").arg(beside("verify.html")?);
+            let output = command.current_dir(project()).output().await.context("phoenix verify")?;
+            answers.judge(&output, &report);
+        }
+        Ok(answers)
+    }
+}
+
+impl Answers {
+    /// Takes down what the program said, and what is wrong with it.
+    fn judge(&mut self, output: &Output, report: &Path) {
+        self.text = String::from_utf8_lossy(&output.stdout).into_owned();
         match output.status.code() {
             Some(0) => {}
-            Some(1) => {
-                failures.push("the dashboard does not read the same: see the answers above".to_owned())
+            Some(1) => self.failures.push("the dashboard does not read the same: see the answers".to_owned()),
+            _ => {
+                let why = String::from_utf8_lossy(&output.stderr);
+                self.failures.push(format!("phoenix verify could not run: {}", why.trim()));
+                return;
             }
-            _ => bail!("phoenix verify: {}{text}", String::from_utf8_lossy(&output.stderr)),
         }
-        let report = serde_json::from_slice(&std::fs::read(&report)?)?;
-        Ok(Answers { text, report, page, failures })
+        let read = std::fs::read(report).map_err(anyhow::Error::from);
+        match read.and_then(|bytes| Ok(serde_json::from_slice(&bytes)?)) {
+            Ok(report) => self.report = report,
+            Err(error) => self.failures.push(format!("{}: {error:#}", report.display())),
+        }
+        // An alert that does not fire is empty; a panel or a recording without data proves nothing.
+        let silent = self.report["queries"].as_array().into_iter().flatten();
+        let silent = silent.filter(|query| query["verdict"] == "no_data" && query["kind"] != "alert");
+        self.failures.extend(silent.map(|query| format!("no data on either side: {}", query["place"])));
     }
 }
 
@@ -170,11 +184,10 @@ pub fn render(answers: Option<&Answers>) -> String {
 }
 
 /// The command line after the program's name.
-fn arguments(full: &str, folded: &str, begin_ns: u64, end_ns: u64) -> Vec<String> {
-    let when = When::of(begin_ns, end_ns);
+fn arguments(full: &Prometheus, folded: &Prometheus, when: &When) -> Vec<String> {
     let pairs = [
-        ("--full", full.to_owned()),
-        ("--folded", folded.to_owned()),
+        ("--full", format!("http://{}", full.address())),
+        ("--folded", format!("http://{}", folded.address())),
         ("--plan", PLAN.to_owned()),
         ("--end", when.end_s.to_string()),
         ("--range", format!("{}s", when.range_s)),
@@ -192,17 +205,17 @@ fn arguments(full: &str, folded: &str, begin_ns: u64, end_ns: u64) -> Vec<String
 }
 
 /// When is asked, and how exactly an answer can be known then.
-struct When {
+pub(super) struct When {
     /// The last instant, Unix seconds: the end of the traffic.
-    end_s: u64,
+    pub(super) end_s: u64,
     /// How far back: the last third of the traffic, so that most ranges hold no beginning.
-    range_s: u64,
+    pub(super) range_s: u64,
     /// `$__rate_interval`: half the traffic. What Grafana would make of exports a second apart, four seconds, shows little but how a sample fell.
-    rate_interval_s: u64,
+    pub(super) rate_interval_s: u64,
 }
 
 impl When {
-    fn of(begin_ns: u64, end_ns: u64) -> Self {
+    pub(super) fn of(begin_ns: u64, end_ns: u64) -> Self {
         let (begin_s, end_s) = (begin_ns / SECOND_NS, end_ns / SECOND_NS);
         Self { end_s, range_s: (end_s - begin_s) / 3, rate_interval_s: (end_s - begin_s) / 2 }
     }
@@ -210,7 +223,7 @@ impl When {
     /// `rate` knows nothing of a stream between its last sample and the end of the range, nor between the beginning and its first: it extends what it saw,
     /// by up to an interval at each end. A stream that begins in the range is extended from less, and here many do; one interval more is for them. So
     /// this is what the full side's own answer is worth. Folded series have no such streams among them and are nearer to the truth.
-    fn tolerance(&self) -> f64 {
+    pub(super) fn tolerance(&self) -> f64 {
         3.0 * INTERVAL.as_secs_f64() / self.rate_interval_s as f64
     }
 }

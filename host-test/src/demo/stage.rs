@@ -86,7 +86,7 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
         options.replicas * 8,
         options.workers
     );
-    let proof = Proof::begin(&plan).await?;
+    let proof = Proof::begin(options, &plan).await?;
     sink.copy_to(proof.as_ref().map(Proof::folded));
     warm_up(&envoy).await?;
     let begin_ns = unix_ns();

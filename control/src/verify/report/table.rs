@@ -17,7 +17,9 @@ pub fn render(report: &Report) -> String {
     let mut text = String::new();
     let from = time(report.span.start_ms, "%F %T");
     let to = time(report.span.end_ms, "%T UTC");
-    text.push_str(&format!("full {}, folded {}, {from} to {to}\n", report.urls[0], report.urls[1]));
+    let tolerance = percent(report.tolerance);
+    let [full, folded] = &report.urls;
+    text.push_str(&format!("full {full}, folded {folded}, {from} to {to}, tolerance {tolerance}\n"));
     for why in &report.down {
         text.push_str(&format!("down: {why}\n"));
     }
