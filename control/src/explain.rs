@@ -48,8 +48,9 @@ pub fn print(plan: &Plan, metric: &str, resource: &Pairs, attributes: &Pairs) {
     }
     println!("  mark      {}={:?}", plan.mark_label, fold.labels.mark());
     println!(
-        "  window    {}, delay {}, output {}",
+        "  window    {}, offset {}, delay {}, output {}",
         fold.window,
+        fold.offset(),
         fold.delay,
         format!("{:?}", fold.output_temporality).to_lowercase()
     );

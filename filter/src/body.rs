@@ -95,7 +95,9 @@ fn message(
 ) -> Result<Option<Vec<u8>>, BodyError> {
     let tally = flow(plan, batch, scratch)?;
     if scratch.edits().is_empty() {
+        // Points that pass may have records too, around a switch.
         scanned.tally.add(&tally);
+        scanned.messages.extend(scratch.messages(plan.key, batch.arrived));
         return Ok(None);
     }
     let mut out = Vec::new();

@@ -5,6 +5,7 @@
 //! built again: the same bytes are sent until the upstream says yes, or no for good. Per tenant one emission is in flight.
 
 use crate::amount::Number;
+use crate::decode::NumberPoint;
 use crate::hash::Identity;
 use crate::ledger::PageId;
 use crate::record::Temporality;
@@ -181,9 +182,9 @@ pub struct Labels<'a> {
     pub writer_value: &'a str,
 }
 
-/// Upper estimate of what a point costs in a body: all of its head (shared or not) and two points.
+/// Upper estimate of what a point costs in a body: all of its head (shared or not) and three points.
 fn estimate(h: &Head, labels: &Labels<'_>) -> usize {
-    const FIXED: usize = 128;
+    const FIXED: usize = 192;
     let shared = [&h.resource, &h.resource_schema, &h.scope, &h.scope_schema, &h.metric_head];
     let per_point = h
         .attributes
@@ -195,7 +196,7 @@ fn estimate(h: &Head, labels: &Labels<'_>) -> usize {
     shared
         .iter()
         .fold(FIXED, |sum, part| sum.saturating_add(part.len()))
-        .saturating_add(per_point.saturating_mul(2))
+        .saturating_add(per_point.saturating_mul(3))
 }
 
 /// `ResourceMetrics` for each run of points with the same resource.
@@ -250,9 +251,12 @@ fn put_sum(out: &mut Vec<u8>, points: &[(&Head, Entry)], labels: &Labels<'_>) {
                 Number::Int(_) => Number::Int(0),
                 Number::Double(_) => Number::Double(0.0),
             };
-            put_point(out, &mut point, &attributes, zero_at, zero_at, zero);
+            put_point(out, &mut point, &attributes, zero_at, zero_at, Some(zero));
         }
-        put_point(out, &mut point, &attributes, c.start, c.time, c.value);
+        put_point(out, &mut point, &attributes, c.start, c.time, Some(c.value));
+        if let Some(stale_at) = c.stale_at {
+            put_point(out, &mut point, &attributes, c.start, stale_at, None);
+        }
     }
     put_varint_field(
         out,
@@ -265,20 +269,22 @@ fn put_sum(out: &mut Vec<u8>, points: &[(&Head, Entry)], labels: &Labels<'_>) {
     put_varint_field(out, 3, 1);
 }
 
+/// A point; without a value it is a stale marker.
 fn put_point(
     out: &mut Vec<u8>,
     buf: &mut Vec<u8>,
     attributes: &[u8],
     start: UnixNanos,
     time: UnixNanos,
-    value: Number,
+    value: Option<Number>,
 ) {
     buf.clear();
     put_fixed64_field(buf, 2, start.0);
     put_fixed64_field(buf, 3, time.0);
     match value {
-        Number::Double(v) => put_fixed64_field(buf, 4, v.to_bits()),
-        Number::Int(v) => put_fixed64_field(buf, 6, v.cast_unsigned()),
+        Some(Number::Double(v)) => put_fixed64_field(buf, 4, v.to_bits()),
+        Some(Number::Int(v)) => put_fixed64_field(buf, 6, v.cast_unsigned()),
+        None => put_varint_field(buf, 8, u64::from(NumberPoint::NO_RECORDED_VALUE)),
     }
     buf.extend_from_slice(attributes);
     put_bytes_field(out, 1, buf);

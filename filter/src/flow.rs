@@ -7,23 +7,25 @@
 //! Nothing is decided here about totals: that is the owner's. An error leaves no edit and no record; the batch then passes as it
 //! came, since the backend is the judge of bad data.
 
-use crate::amount::Number;
-use crate::decode::{self, Data, Metric, NumberPoint, Request, ResourceMetrics, Run, ScopeMetrics, Sum};
+use crate::decode::{self, Data, Metric, Request, ResourceMetrics, Run, ScopeMetrics, Sum};
 use crate::edit::Edits;
 use crate::hash::{Domain, Identity};
 use crate::identify;
 use crate::ledger::Tally;
-use crate::limits::{AHEAD_MAX_NS, DOUBLE_MAX};
-use crate::record::{Record, Temporality, Writer};
+use crate::limits::AHEAD_MAX_NS;
+use crate::record::{Temporality, Writer};
 use crate::route::{Candidates, Compiled, Names, candidates};
-use crate::stream::Observation;
+use crate::switch::RawStreams;
 use crate::units::UnixNanos;
 use crate::wire::{Field, Span, WireError};
-use phoenix_plan::{Clock, LabelMatch, LabelOp};
+use phoenix_plan::{Affinity, Clock, LabelMatch, LabelOp};
 use std::rc::Rc;
 
 mod kept;
-use kept::{Dictionary, Kept};
+mod memo;
+mod points;
+use kept::Dictionary;
+use points::Fate;
 
 /// A batch and what is known about it besides its bytes.
 #[derive(Clone, Copy)]
@@ -45,6 +47,10 @@ pub struct Scratch {
     edits: Edits,
     writers: Vec<Writer>,
     dictionary: Dictionary,
+    /// Streams whose raw series a switch still has to end. Told by [`Scratch::accepted`].
+    raw: RawStreams,
+    /// Since when it is shown that streams reach one process only; a plan may ask for it.
+    affine_from: Option<UnixNanos>,
     candidates: Candidates,
     fits: Vec<Option<bool>>,
     rendered: String,
@@ -66,9 +72,26 @@ impl Scratch {
         })
     }
 
-    fn begin(&mut self, plan: &Rc<Compiled>) {
+    /// Affinity is shown from `at` on, in event time; `None`: it is not.
+    pub fn set_affine_from(&mut self, at: Option<UnixNanos>) {
+        self.affine_from = at;
+    }
+
+    /// The upstream has accepted a request that was scanned under `plan`: `message` is one of its. `carried` says that the whole
+    /// of it went out raw.
+    pub fn accepted(&mut self, plan: &Compiled, message: &[u8], carried: bool, now: UnixNanos) {
+        if plan.ends_raw_series(now) {
+            self.raw.note(message, carried, plan.plan.limits.streams_max);
+        }
+    }
+
+    fn begin(&mut self, plan: &Rc<Compiled>, now: UnixNanos) {
+        if !plan.ends_raw_series(now) {
+            self.raw.forget();
+        }
         if !self.plan.as_ref().is_some_and(|(p, _)| Rc::ptr_eq(p, plan)) {
             self.plan = Some((plan.clone(), Names::new(plan)));
+            self.dictionary.forget();
         }
         self.clear();
         let shards = usize::try_from(plan.plan.shards).unwrap_or(1).max(1);
@@ -99,7 +122,7 @@ impl From<WireError> for FlowError {
 
 /// Take one batch through. Edits and records are left in `scratch`; an error leaves none.
 pub fn flow(plan: &Rc<Compiled>, batch: &Batch<'_>, scratch: &mut Scratch) -> Result<Tally, FlowError> {
-    scratch.begin(plan);
+    scratch.begin(plan, batch.arrived);
     let mut walk = Walk::new(plan, batch, scratch);
     match walk.request() {
         Ok(()) => Ok(walk.tally),
@@ -158,6 +181,11 @@ struct MetricScope<'m> {
     temporality: Temporality,
     /// Sum of the identities of everything but the point: for streams.
     stream: Identity,
+    resource: Run,
+    resource_schema: Span,
+    /// The scope's body.
+    scope: Span,
+    scope_schema: Span,
     scope_id: Identity,
 }
 
@@ -171,6 +199,8 @@ struct Walk<'a> {
     tenant_id: Identity,
     ahead_after: UnixNanos,
     record_bytes_max: usize,
+    /// From when on cumulative sums fold, where the plan asks for affinity to be shown; the epoch where it does not.
+    affine_from: UnixNanos,
 }
 
 impl<'a> Walk<'a> {
@@ -180,7 +210,12 @@ impl<'a> Walk<'a> {
             Clock::Wall => batch.arrived.plus(AHEAD_MAX_NS),
             Clock::Event => UnixNanos(u64::MAX),
         };
+        let affine_from = match plan.plan.affinity {
+            Affinity::Assumed => UnixNanos(0),
+            Affinity::Checked => UnixNanos(s.affine_from.map_or(u64::MAX, |at| at.0.max(1))),
+        };
         Walk {
+            affine_from,
             plan,
             batch,
             buf: batch.body,
@@ -323,99 +358,37 @@ impl<'a> Walk<'a> {
         scope.id = Some(scope_id);
         let metric_id = identify::metric(h, self.buf, metric.name, metric.unit, temporality);
         let stream = self.sender_id.plus(resource_id).plus(scope_id).plus(metric_id);
-        let within = MetricScope { metric, temporality, stream, scope_id };
-        self.s.dictionary.enter_metric();
-        let mut children = Children::default();
-        let mut fields = sum.points.fields(self.buf);
-        while let Some((field, span)) = fields.next()? {
-            let left = self.point(span, &within, resource, scope)?;
-            match left {
-                Left::Nothing => self.s.edits.remove(field.span()),
-                Left::Something => self.tally.passed = self.tally.passed.saturating_add(1),
-            }
-            children.add(left);
-        }
-        Ok(children.left())
-    }
-
-    /// One point: passes, or becomes a record and leaves the batch.
-    fn point(
-        &mut self,
-        span: Span,
-        within: &MetricScope<'_>,
-        resource: &ResourceScope,
-        scope: &ScopeScope,
-    ) -> Result<Left, FlowError> {
-        let point = NumberPoint::read(self.buf, span)?;
-        let (buf, rendered) = (self.buf, &mut self.s.rendered);
-        let has = |label: &LabelMatch| satisfies(buf, &point.attributes, label, rendered);
-        let rule = self.s.candidates.rule(self.plan, has)?;
-        let plan = self.plan;
-        let Some((index, (rule, fold))) = rule.and_then(|i| Some((i, plan.fold(i)?))) else {
-            return Ok(Left::Something);
-        };
-        let Some(labels) = rule.fold.as_ref().map(|f| &f.labels) else { return Ok(Left::Something) };
-        if point.is_stale() {
-            self.tally.no_value = self.tally.no_value.saturating_add(1);
-            return Ok(Left::Nothing);
-        }
-        let Some(observation) = self.fit(&point) else { return Ok(Left::Something) };
-
-        let kept = Kept {
-            plan,
-            fold,
-            labels,
-            rule: index,
+        let within = MetricScope {
+            metric,
+            temporality,
+            stream,
             resource: resource.attributes,
             resource_schema: resource.schema,
             scope: scope.span,
             scope_schema: scope.schema,
-            scope_id: within.scope_id,
-            metric: within.metric,
-            output: fold.output(within.temporality),
-            tenant: self.batch.tenant,
-            tenant_id: self.tenant_id,
+            scope_id,
         };
-        let found = self.s.dictionary.place(self.buf, &kept, &point.attributes, &mut self.s.writers)?;
-        let Some(place) = found.place else {
-            self.tally.unwritable = self.tally.unwritable.saturating_add(1);
-            return Ok(Left::Something);
-        };
-        if let Some(writer) = self.s.writers.get_mut(place.shard) {
-            if writer.bytes() > self.record_bytes_max {
-                return Err(FlowError::TooManyRecords);
-            }
-            writer.record(&Record {
-                stream: within.stream.plus(found.attributes_id),
-                series: place.index,
-                temporality: within.temporality,
-                carried: false,
-                observation,
+        self.s.dictionary.enter_metric();
+        let mut children = Children::default();
+        let mut fields = sum.points.fields(self.buf);
+        while let Some((field, span)) = fields.next()? {
+            let fate = self.point(span, &within)?;
+            children.add(match fate {
+                Fate::Cut | Fate::Dropped => {
+                    self.s.edits.remove(field.span());
+                    Left::Nothing
+                }
+                Fate::Passes => {
+                    self.tally.passed = self.tally.passed.saturating_add(1);
+                    Left::Something
+                }
+                Fate::Ends => {
+                    self.tally.marked = self.tally.marked.saturating_add(1);
+                    self.edit(&field, |walk| walk.end(span))?
+                }
             });
-            self.tally.recorded = self.tally.recorded.saturating_add(1);
         }
-        Ok(Left::Nothing)
-    }
-
-    /// The point as something that can be folded, or `None` and a count of why not.
-    fn fit(&mut self, point: &NumberPoint) -> Option<Observation> {
-        let (start, time) = (UnixNanos(point.start_ns), UnixNanos(point.time_ns));
-        if time > self.ahead_after {
-            self.tally.ahead = self.tally.ahead.saturating_add(1);
-            return None;
-        }
-        let value = match point.value {
-            Some(decode::Number::Int(v)) if v >= 0 => Some(Number::Int(v)),
-            Some(decode::Number::Double(v)) if (0.0..DOUBLE_MAX).contains(&v) => Some(Number::Double(v)),
-            _ => None,
-        };
-        match value {
-            Some(value) if time.is_given() && start <= time => Some(Observation { start, time, value }),
-            _ => {
-                self.tally.unfit = self.tally.unfit.saturating_add(1);
-                None
-            }
-        }
+        Ok(children.left())
     }
 }
 

@@ -19,6 +19,12 @@ pub struct Tally {
     pub passed: u64,
     /// Turned into records and cut out.
     pub recorded: u64,
+    /// Of the passed: their records went along, because a switch is before or behind them.
+    pub watched: u64,
+    /// Of the watched: cumulative sums that would fold, were it shown that their streams reach this process only.
+    pub unaffine: u64,
+    /// Of the recorded: not cut out, but turned into the stale marker of their raw series.
+    pub marked: u64,
     /// Markers without a value, cut out with the streams that they end.
     pub no_value: u64,
     /// Passed because their timestamp is too far ahead.
@@ -38,6 +44,9 @@ impl Tally {
             (&mut self.points, other.points),
             (&mut self.passed, other.passed),
             (&mut self.recorded, other.recorded),
+            (&mut self.watched, other.watched),
+            (&mut self.unaffine, other.unaffine),
+            (&mut self.marked, other.marked),
             (&mut self.no_value, other.no_value),
             (&mut self.ahead, other.ahead),
             (&mut self.unfit, other.unfit),
@@ -68,7 +77,7 @@ pub struct Page {
     pub duplicates: u64,
     /// Delta intervals that overlap a seen one.
     pub overlaps: u64,
-    /// Points that went to the upstream raw because the owner was behind.
+    /// Points that went to the upstream raw: before or after a switch, or because the owner was behind.
     pub carried: u64,
     /// Points of streams that found their table full.
     pub refused: u64,

@@ -49,6 +49,11 @@ pub mod route;
 /// The protobuf wire format, read in place.
 pub mod wire;
 
+/// From one treatment to another at a point in event time, without a seam.
+pub mod switch;
+
+/// Do the points of a stream reach one process only?
+pub mod affinity;
 /// Exact sums of integers and doubles.
 pub mod amount;
 /// Closed windows as OTLP, immutable until a definite answer.

@@ -66,7 +66,7 @@ impl core::fmt::Display for ConfigureError {
 /// A request that waits to be settled.
 enum Pending {
     /// Its points were cut out.
-    Records { messages: Vec<(usize, Vec<u8>)>, bytes: usize },
+    Records { plan: Rc<Compiled>, messages: Vec<(usize, Vec<u8>)>, bytes: usize },
     /// Its points went out raw and are not remembered: once they are accepted, no stream may be counted on from before them.
     Raw,
 }
@@ -121,6 +121,11 @@ impl Local {
         Ok(self.plan.plan.version)
     }
 
+    /// For a plan that asks for affinity to be shown: it is, from `at` on in event time; `None`: it is not.
+    pub fn set_affine_from(&mut self, at: Option<UnixNanos>) {
+        self.scratch.set_affine_from(at);
+    }
+
     /// Version of the plan in force.
     pub fn version(&self) -> u64 {
         self.plan.plan.version
@@ -145,7 +150,10 @@ impl Local {
             return Ok(self.done(None, tally));
         }
         self.pending_bytes = self.pending_bytes.saturating_add(bytes);
-        self.pending.insert(self.next_token, Pending::Records { messages: scanned.messages, bytes });
+        self.pending.insert(
+            self.next_token,
+            Pending::Records { plan: self.plan.clone(), messages: scanned.messages, bytes },
+        );
         Ok(self.done(scanned.body, scanned.tally))
     }
 
@@ -158,7 +166,7 @@ impl Local {
     /// The upstream has answered, or never will.
     pub fn settle(&mut self, token: u64, how: Settled, now: UnixNanos) {
         let Some(pending) = self.pending.remove(&token) else { return };
-        let Pending::Records { messages, bytes } = pending else {
+        let Pending::Records { plan, messages, bytes } = pending else {
             if how == Settled::Accepted {
                 self.owners.iter_mut().for_each(Owner::rebaseline);
             }
@@ -168,6 +176,7 @@ impl Local {
         match how {
             Settled::Accepted => {
                 for (shard, message) in messages {
+                    self.scratch.accepted(&plan, &message, false, now);
                     if let Some(owner) = self.owners.get_mut(shard) {
                         // A message of our own that cannot be read is counted by the owner.
                         let _ = owner.fold(&message, now);

@@ -10,18 +10,21 @@
 //! Invariants: a message changes nothing or all that it says; increments in = acknowledged + in the outbox + open + abandoned,
 //! always ([`Owner::balance`]); memory is bounded by the plan's limits; a plan never rebuilds state, a new hash key does.
 
+use crate::affinity::Sample;
 use crate::amount::Amount;
 use crate::emit::{Answer, Emission, Entry, Labels, Outbox};
 use crate::ledger::{Ledger, PageId};
 use crate::limits::{AHEAD_MAX_NS, CLOCK_SET_BACK_NS, LEAP_NS, SWEEP_SLOTS};
 use crate::record::{Message, Record, RecordError, SeriesHead, Temporality};
 use crate::series::{Head, Series, SeriesTable};
-use crate::stream::{Cumulative, Delta, Increment, Nothing, Watch};
-use crate::table::{Keep, StreamTable};
+use crate::stream::{Cumulative, Delta, Watch};
+use crate::switch::Turn;
+use crate::table::{Keep, Slot, StreamTable};
 use crate::units::UnixNanos;
-use crate::window::Windows;
 use phoenix_plan::{Clock, Plan};
 use std::collections::BTreeMap;
+
+mod folding;
 
 /// What an owner takes from a plan.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,6 +59,8 @@ pub struct Owner {
     ledger: Ledger,
     /// Of the message at hand, for each series in its dictionary.
     slots: Vec<Target>,
+    /// Of the message at hand, the next records with the slots of their streams.
+    found: Vec<(Record, Option<Slot>)>,
     /// The table of cumulative streams is full, and was not yet a twentieth below.
     full: bool,
 }
@@ -67,7 +72,15 @@ struct Target {
     page: PageId,
     /// The slot is that of the overflow series.
     overflows: bool,
+    /// The series' part in a switch.
+    turn: Option<Turn>,
+    /// Start of its oldest open window: nothing closes while a message is folded.
+    oldest: UnixNanos,
 }
+
+/// Records whose streams are looked up before the first of them is folded. The lookups do not wait for one another, so that the waits for
+/// memory overlap: of a million streams none is in a cache. More than a processor has loads in flight gains nothing.
+const LOOKUPS: usize = 16;
 
 impl Owner {
     /// An owner that has seen nothing. `key` is the fingerprint of the plan's hash key, `writer` who we are when the plan
@@ -87,6 +100,7 @@ impl Owner {
             outbox: Outbox::default(),
             ledger: Ledger::default(),
             slots: Vec::new(),
+            found: Vec::new(),
             full: false,
         }
     }
@@ -145,7 +159,7 @@ impl Owner {
         // Senders' clocks may be ahead of ours, by no more than this: points further ahead are never folded.
         self.forgotten = self.forgotten.max(self.now.plus(AHEAD_MAX_NS));
         for s in self.series.iter_mut() {
-            s.streams = 0;
+            (s.streams, s.ended) = (0, 0);
         }
         for (_, _, state) in self.delta.iter() {
             if let Some(s) = self.series.get_mut(state.series) {
@@ -204,11 +218,12 @@ impl Owner {
             let found = self.series.slot_of(head.id, || Series::new(&head, page));
             let overflows = found.is_none();
             let slot = found.or_else(|| self.overflow(&head, page));
+            let mut oldest = UnixNanos(0);
             if let Some(series) = slot.and_then(|slot| self.series.get_mut(slot)) {
-                // A plan may change width and delay of a series that lives on.
-                series.windows = Windows::new(head.width_ns, head.delay_ns);
+                series.meet(&head, self.settings.expiry_ns);
+                oldest = series.oldest_open(self.closed_at, self.now);
             }
-            slots.push(Target { slot, page, overflows });
+            slots.push(Target { slot, page, overflows, turn: head.turn, oldest });
         }
         let watch = Watch {
             began: self.began.unwrap_or_default(),
@@ -216,23 +231,46 @@ impl Owner {
             margin_ns: self.settings.margin_ns,
             forgotten: self.forgotten,
         };
-        for record in message.records().flatten() {
-            let at = usize::try_from(record.series).unwrap_or(usize::MAX);
-            match slots.get(at) {
-                Some(Target { slot: Some(slot), page, overflows }) => {
-                    let folded = self.fold_record(&record, *slot, &watch);
-                    let page = self.ledger.page(*page);
-                    page.overflowed = page.overflowed.saturating_add(u64::from(folded && *overflows));
-                }
-                Some(Target { slot: None, page, .. }) => {
-                    let page = self.ledger.page(*page);
-                    page.records = page.records.saturating_add(1);
-                    page.refused = page.refused.saturating_add(1);
-                }
-                None => {}
+        let mut records = message.records().flatten();
+        let mut found = core::mem::take(&mut self.found);
+        loop {
+            found.clear();
+            found.extend(records.by_ref().take(LOOKUPS).map(|record| (record, None)));
+            if found.is_empty() {
+                break;
+            }
+            for (record, slot) in &mut found {
+                *slot = match record.temporality {
+                    Temporality::Cumulative => self.cumulative.get(&record.stream),
+                    Temporality::Delta => self.delta.get(&record.stream),
+                };
+            }
+            for (record, stream) in &found {
+                self.fold_into(record, *stream, &slots, &watch);
             }
         }
+        self.found = found;
         self.slots = slots;
+    }
+
+    /// Fold one record into its series, or count it where there is none.
+    fn fold_into(&mut self, record: &Record, stream: Option<Slot>, slots: &[Target], watch: &Watch) {
+        let at = usize::try_from(record.series).unwrap_or(usize::MAX);
+        match slots.get(at) {
+            Some(target @ Target { slot: Some(slot), page, overflows, .. }) => {
+                let folded = self.fold_record(record, stream, *slot, target, watch);
+                if *overflows {
+                    let page = self.ledger.page(*page);
+                    page.overflowed = page.overflowed.saturating_add(u64::from(folded));
+                }
+            }
+            Some(Target { slot: None, page, .. }) => {
+                let page = self.ledger.page(*page);
+                page.records = page.records.saturating_add(1);
+                page.refused = page.refused.saturating_add(1);
+            }
+            None => {}
+        }
     }
 
     /// The slot of the series that takes the points of one that found the table full: its metric's total is kept, its labels are
@@ -249,112 +287,6 @@ impl Owner {
             ..*head
         };
         self.series.slot_of_overflow(bare.id, || Series::new(&bare, page))
-    }
-
-    /// Fold one record. Says whether its increment joined the series.
-    fn fold_record(&mut self, record: &Record, slot: u32, watch: &Watch) -> bool {
-        let found = match record.temporality {
-            Temporality::Cumulative => self.observe_cumulative(record, slot, watch),
-            Temporality::Delta => self.observe_delta(record, slot),
-        };
-        let touched_s = seconds(self.uptime_ns);
-        let Some(series) = self.series.get_mut(slot) else { return false };
-        series.touched_s = touched_s;
-        let page = self.ledger.page(series.page);
-        page.records = page.records.saturating_add(1);
-        match found {
-            Observed::Carried => page.carried = page.carried.saturating_add(1),
-            Observed::Full => page.refused = page.refused.saturating_add(1),
-            Observed::Nothing(why) => page.nothing(why),
-            Observed::Increment(inc) | Observed::Unremembered(inc) => {
-                let unremembered = matches!(found, Observed::Unremembered(_));
-                page.unremembered = page.unremembered.saturating_add(u64::from(unremembered));
-                page.folded = page.folded.saturating_add(1);
-                page.resets = page.resets.saturating_add(u64::from(inc.reset));
-                page.increments_in.add(inc.amount);
-                let windows = series.windows;
-                let boundary = series.oldest_open(self.closed_at, self.now);
-                let due = &mut self.due;
-                let mut late = false;
-                windows.split(inc.amount, inc.from, inc.to, boundary, |part| {
-                    late |= part.late;
-                    if series.add(&part) {
-                        let at = windows.closes_at(part.window);
-                        due.entry(at).or_default().push((slot, windows.end_of(part.window)));
-                    }
-                });
-                page.late = page.late.saturating_add(u64::from(late));
-                return true;
-            }
-        }
-        false
-    }
-
-    fn observe_cumulative(&mut self, record: &Record, slot: u32, watch: &Watch) -> Observed {
-        let touched_s = seconds(self.uptime_ns);
-        if let Some(at) = self.cumulative.get(&record.stream)
-            && let Some(state) = self.cumulative.state_mut(at)
-        {
-            state.touched_s = touched_s;
-            let before = state.series();
-            if before != slot {
-                state.set_series(slot);
-                move_stream(&mut self.series, before, slot);
-            }
-            if record.carried {
-                state.carried(&record.observation);
-                return Observed::Carried;
-            }
-            return state.next(&record.observation).into();
-        }
-        let (mut state, first) = Cumulative::first(&record.observation, watch, slot);
-        state.touched_s = touched_s;
-        if self.cumulative.insert(record.stream, state).is_err() {
-            self.full = true;
-            if record.carried {
-                // Later it must not seem to be born: what it counts now went out raw.
-                self.forgotten = self.forgotten.max(record.observation.time);
-                return Observed::Carried;
-            }
-            return Observed::Full;
-        }
-        if let Some(series) = self.series.get_mut(slot) {
-            series.streams = series.streams.saturating_add(1);
-        }
-        if record.carried { Observed::Carried } else { first.into() }
-    }
-
-    fn observe_delta(&mut self, record: &Record, slot: u32) -> Observed {
-        let touched_s = seconds(self.uptime_ns);
-        let at = match self.delta.get(&record.stream) {
-            Some(at) => at,
-            None => {
-                let mut new = Delta::new(slot);
-                let Ok(at) = self.delta.insert(record.stream, new) else {
-                    if record.carried {
-                        return Observed::Carried;
-                    }
-                    // Added all the same: only a repetition of it could not be told.
-                    return match new.next(&record.observation) {
-                        Ok(inc) => Observed::Unremembered(inc),
-                        Err(why) => Observed::Nothing(why),
-                    };
-                };
-                if let Some(series) = self.series.get_mut(slot) {
-                    series.streams = series.streams.saturating_add(1);
-                }
-                at
-            }
-        };
-        let Some(state) = self.delta.state_mut(at) else { return Observed::Full };
-        state.touched_s = touched_s;
-        let before = state.series;
-        if before != slot {
-            state.series = slot;
-            move_stream(&mut self.series, before, slot);
-        }
-        let found = state.next(&record.observation);
-        if record.carried { Observed::Carried } else { found.into() }
     }
 
     /// The clock went on: close what is due, look for streams that have gone.
@@ -430,6 +362,12 @@ impl Owner {
                     due.push((slot, windows.end_of(window)));
                 }
             } else if let Some(closed) = series.close(end, began) {
+                if let Some(window) = series.next_flat(closed.time)
+                    && series.touch(window)
+                {
+                    let due = self.due.entry(windows.closes_at(window)).or_default();
+                    due.push((slot, windows.end_of(window)));
+                }
                 entries.push(Entry { slot, id: series.id, page: series.page, closed });
             }
         }
@@ -455,14 +393,14 @@ impl Owner {
                 return Keep::Keep;
             }
             *forgotten = (*forgotten).max(state.last());
-            leave(series, state.series());
+            leave(series, state.series(), state.has_ended());
             Keep::Remove
         });
         self.delta.sweep(SWEEP_SLOTS, |_, state| {
             if !silent(state.touched_s) {
                 return Keep::Keep;
             }
-            leave(series, state.series);
+            leave(series, state.series, false);
             Keep::Remove
         });
         let room = self.cumulative.max().saturating_sub(self.cumulative.max() / 20);
@@ -513,6 +451,13 @@ impl Owner {
         self.outbox.forget_flights();
     }
 
+    /// Of the cumulative streams that had a point within the last `recent_ns`: which they are, by a sample.
+    pub fn sample(&self, recent_ns: u64) -> Sample {
+        let since_s = seconds(self.uptime_ns.saturating_sub(recent_ns));
+        let recent = self.cumulative.iter().filter(|(_, _, state)| state.touched_s >= since_s);
+        Sample::of_identities(recent.map(|(_, id, _)| id))
+    }
+
     /// The books.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
@@ -538,25 +483,6 @@ impl Owner {
     }
 }
 
-/// What a record turned out to be.
-#[derive(Clone, Copy)]
-enum Observed {
-    Increment(Increment),
-    Unremembered(Increment),
-    Nothing(Nothing),
-    Carried,
-    Full,
-}
-
-impl From<Result<Increment, Nothing>> for Observed {
-    fn from(r: Result<Increment, Nothing>) -> Observed {
-        match r {
-            Ok(inc) => Observed::Increment(inc),
-            Err(why) => Observed::Nothing(why),
-        }
-    }
-}
-
 fn settings(plan: &Plan, key: u64, writer: &str) -> Settings {
     let bytes = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
     Settings {
@@ -577,15 +503,9 @@ fn seconds(ns: u64) -> u32 {
     u32::try_from(ns / 1_000_000_000).unwrap_or(u32::MAX)
 }
 
-fn move_stream(series: &mut SeriesTable, from: u32, to: u32) {
-    leave(series, from);
-    if let Some(s) = series.get_mut(to) {
-        s.streams = s.streams.saturating_add(1);
-    }
-}
-
-fn leave(series: &mut SeriesTable, slot: u32) {
+fn leave(series: &mut SeriesTable, slot: u32, ended: bool) {
     if let Some(s) = series.get_mut(slot) {
         s.streams = s.streams.saturating_sub(1);
+        s.ended = s.ended.saturating_sub(u32::from(ended));
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! header   magic "PHXR" · version u16 · zero u16 · key fingerprint u64 · arrived u64 · series u32 · records u32
-//! series   length u32 · identity 16 · overflow identity 16 · width_ns u64 · delay_ns u64 · output u8 · then, each with its length u32:
+//! series   length u32 · identity 16 · overflow identity 16 · width_ns u64 · offset_ns u64 · delay_ns u64 · output u8 · turn u8 · turn's time u64 · then, each with its length u32:
 //!          tenant · metric name · mark · resource · resource schema · scope · scope schema · metric head · attributes
 //! record   stream 16 · series u32 · flags u8 · start u64 · time u64 · value u64                             (45 bytes)
 //! ```
@@ -18,11 +18,13 @@
 use crate::amount::Number;
 use crate::hash::Identity;
 use crate::stream::Observation;
+use crate::switch::Turn;
 use crate::units::UnixNanos;
+use crate::window::Windows;
 
 const MAGIC: [u8; 4] = *b"PHXR";
 /// Version of the format; a reader refuses any other.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 const HEADER_BYTES: usize = 32;
 /// Bytes of one record: 16 + 4 + 1 + 8 + 8 + 8.
 pub const RECORD_BYTES: usize = 45;
@@ -35,6 +37,8 @@ const FLAGS_AT: usize = 20;
 const FLAG_DOUBLE: u8 = 1;
 const FLAG_DELTA: u8 = 2;
 const FLAG_CARRIED: u8 = 4;
+const FLAG_ENDED: u8 = 8;
+const FLAG_APART: u8 = 16;
 
 /// Temporality of a sum, in or out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,12 +56,12 @@ pub struct SeriesHead<'a> {
     pub id: Identity,
     /// Identity of the series that takes this one's points when the owner's table is full: one per tenant, metric and kind.
     pub overflow: Identity,
-    /// Width of a window in nanoseconds.
-    pub width_ns: u64,
-    /// How long after its end a window stays open.
-    pub delay_ns: u64,
+    /// Its windows.
+    pub windows: Windows,
     /// Temporality of the emitted points.
     pub output: Temporality,
+    /// Its part in a switch, if the plan switches.
+    pub turn: Option<Turn>,
     /// Tenant, as its header gave it.
     pub tenant: &'a [u8],
     /// Metric name, for the ledger.
@@ -89,6 +93,10 @@ pub struct Record {
     pub temporality: Temporality,
     /// The point went to the upstream raw; the fold only moves its baseline.
     pub carried: bool,
+    /// The point says that the stream has ended; it has a time and no value.
+    pub ended: bool,
+    /// The series that the stream folds into on the other side of a switch has another owner, who hears of the point too.
+    pub apart: bool,
     /// Times and value.
     pub observation: Observation,
 }
@@ -142,12 +150,16 @@ impl Writer {
         out.extend_from_slice(&[0; 4]);
         out.extend_from_slice(&h.id.0.to_le_bytes());
         out.extend_from_slice(&h.overflow.0.to_le_bytes());
-        out.extend_from_slice(&h.width_ns.to_le_bytes());
-        out.extend_from_slice(&h.delay_ns.to_le_bytes());
+        for ns in [h.windows.width_ns, h.windows.offset_ns, h.windows.delay_ns] {
+            out.extend_from_slice(&ns.to_le_bytes());
+        }
         out.push(match h.output {
             Temporality::Delta => 0,
             Temporality::Cumulative => 1,
         });
+        let (turn, at_ns) = Turn::code(h.turn);
+        out.push(turn);
+        out.extend_from_slice(&at_ns.to_le_bytes());
         for part in [
             h.tenant,
             h.metric,
@@ -180,6 +192,12 @@ impl Writer {
         }
         if r.carried {
             flags |= FLAG_CARRIED;
+        }
+        if r.ended {
+            flags |= FLAG_ENDED;
+        }
+        if r.apart {
+            flags |= FLAG_APART;
         }
         let out = &mut self.records;
         out.extend_from_slice(&r.stream.0.to_le_bytes());
@@ -309,7 +327,9 @@ impl<'a> Cursor<'a> {
     fn head(&mut self) -> Result<SeriesHead<'a>, RecordError> {
         let mut c = Cursor(self.part()?);
         let head = c.fields()?;
-        let fits = WIDTH_NS.contains(&head.width_ns) && head.delay_ns <= *WIDTH_NS.end();
+        let w = head.windows;
+        let fits =
+            WIDTH_NS.contains(&w.width_ns) && w.offset_ns < w.width_ns && w.delay_ns <= *WIDTH_NS.end();
         if fits { Ok(head) } else { Err(RecordError::Malformed) }
     }
 
@@ -318,12 +338,15 @@ impl<'a> Cursor<'a> {
         Ok(SeriesHead {
             id: Identity(u128::from_le_bytes(c.array()?)),
             overflow: Identity(u128::from_le_bytes(c.array()?)),
-            width_ns: c.u64()?,
-            delay_ns: c.u64()?,
+            windows: Windows { width_ns: c.u64()?, offset_ns: c.u64()?, delay_ns: c.u64()? },
             output: match c.array::<1>()? {
                 [0] => Temporality::Delta,
                 [1] => Temporality::Cumulative,
                 _ => return Err(RecordError::Malformed),
+            },
+            turn: {
+                let [code] = c.array::<1>()?;
+                Turn::of_code(code, c.u64()?)?
             },
             tenant: c.part()?,
             metric: c.part()?,
@@ -347,6 +370,8 @@ impl<'a> Cursor<'a> {
             series,
             temporality: if flags & FLAG_DELTA != 0 { Temporality::Delta } else { Temporality::Cumulative },
             carried: flags & FLAG_CARRIED != 0,
+            ended: flags & FLAG_ENDED != 0,
+            apart: flags & FLAG_APART != 0,
             observation: Observation {
                 start,
                 time,
@@ -365,9 +390,9 @@ mod tests {
         let head = |n: u128| SeriesHead {
             id: Identity(n),
             overflow: Identity(0),
-            width_ns: 15_000_000_000,
-            delay_ns: 60_000_000_000,
+            windows: Windows { width_ns: 15_000_000_000, offset_ns: 5, delay_ns: 60_000_000_000 },
             output: Temporality::Cumulative,
+            turn: (n == 8).then_some(Turn { at: UnixNanos(3), side: crate::switch::Side::ClosesForRaw }),
             tenant: b"t",
             metric: b"m",
             mark: b"pod",
@@ -388,6 +413,8 @@ mod tests {
                 series,
                 temporality,
                 carried: false,
+                ended: false,
+                apart: series == 1,
                 observation,
             });
         }
@@ -403,9 +430,11 @@ mod tests {
         assert_eq!((m.key, m.arrived, m.len()), (99, UnixNanos(42), 2));
         let heads: Vec<_> = m.heads().map(Result::unwrap).collect();
         assert_eq!((heads.len(), heads[1].id, heads[1].mark), (2, Identity(8), &b"pod"[..]));
+        assert_eq!((heads[0].turn, heads[1].turn.map(|t| t.at)), (None, Some(UnixNanos(3))));
         let records: Vec<_> = m.records().map(Result::unwrap).collect();
         assert_eq!(records[0].observation.value, Number::Int(-5));
         assert_eq!((records[1].temporality, records[1].series), (Temporality::Delta, 1));
+        assert_eq!((records[0].apart, records[1].apart, records[1].ended), (false, true, false));
         assert_eq!(records[1].observation.time, UnixNanos(u64::MAX));
     }
 

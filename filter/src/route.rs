@@ -6,8 +6,10 @@
 use crate::hash::{Domain, Hasher, Identity};
 use crate::limits::NAME_REMEMBERED_MAX;
 use crate::record::Temporality;
+use crate::units::UnixNanos;
+use crate::window::Windows;
 use hashbrown::HashMap;
-use phoenix_plan::{LabelMatch, OutputTemporality, Pipeline, Plan, Rule};
+use phoenix_plan::{Affinity, Clock, LabelMatch, Labels, OutputTemporality, Pipeline, Plan, Rule};
 use std::rc::Rc;
 
 /// Metric names whose rules are remembered. A batch rarely has more; when full, all are forgotten at once.
@@ -21,19 +23,45 @@ pub struct Compiled {
     pub hasher: Hasher,
     /// Fingerprint of the key: messages made under another one are not for us.
     pub key: u64,
-    folds: Vec<Option<Fold>>,
+    courses: Vec<Course>,
+    /// Until when raw series may end by a switch of this plan: a lifetime of a stream after the last one.
+    raw_ends_until: Option<UnixNanos>,
+}
+
+/// What happens to the points of a rule.
+pub enum Course {
+    /// They pass.
+    Pass,
+    /// They fold.
+    Fold(Fold),
+    /// One until a point in event time, another from then on.
+    Switch(Box<Switched>),
+}
+
+/// A switch, made ready. One of the two folds at least is there.
+pub struct Switched {
+    /// When, in event time.
+    pub at: UnixNanos,
+    /// Streams that have been silent since before the switch are forgotten now: nothing of theirs spans it any more.
+    pub settled_at: UnixNanos,
+    /// The fold of points before that; none: they pass.
+    pub before: Option<Fold>,
+    /// The fold of the others; none: they pass.
+    pub after: Option<Fold>,
 }
 
 /// The fold of one rule.
 pub struct Fold {
+    /// Counts folds of a plan; a rule that switches may have two.
+    pub number: usize,
+    /// Which labels stay.
+    pub labels: Labels,
     /// Value of the mark label.
     pub mark: Box<[u8]>,
     /// Its part of a series' identity.
     pub mark_id: Identity,
-    /// Width of a window in nanoseconds.
-    pub width_ns: u64,
-    /// Delay in nanoseconds.
-    pub delay_ns: u64,
+    /// Its windows.
+    pub windows: Windows,
     output: OutputTemporality,
 }
 
@@ -53,26 +81,59 @@ impl Compiled {
     pub fn new(plan: Plan) -> Compiled {
         let hasher = Hasher::new(plan.hash_key.as_bytes());
         let key = hasher.pair(Domain::Writer, b"fingerprint", b"").low();
-        let folds = plan.rules.iter().map(|rule| fold(&hasher, rule)).collect();
-        Compiled { plan, hasher, key, folds }
+        let mut folds = 0;
+        let courses: Vec<Course> =
+            plan.rules.iter().map(|rule| course(&hasher, &plan, rule, &mut folds)).collect();
+        let ends = |course: &Course| match course {
+            Course::Switch(s) => s.before.is_none().then_some(s.settled_at),
+            _ => None,
+        };
+        let raw_ends_until = courses.iter().filter_map(ends).max();
+        Compiled { plan, hasher, key, courses, raw_ends_until }
     }
 
-    /// The rule at `index` and its fold, when it folds.
-    pub fn fold(&self, index: usize) -> Option<(&Rule, &Fold)> {
-        Some((self.plan.rules.get(index)?, self.folds.get(index)?.as_ref()?))
+    /// What happens to the points of the rule at `index`.
+    pub fn course(&self, index: usize) -> &Course {
+        self.courses.get(index).unwrap_or(&Course::Pass)
+    }
+
+    /// May raw series end by a switch of this plan, now or later?
+    pub fn ends_raw_series(&self, now: UnixNanos) -> bool {
+        self.plan.affinity == Affinity::Checked
+            || self.raw_ends_until.is_some_and(|until| self.plan.clock == Clock::Event || now <= until)
     }
 }
 
-fn fold(hasher: &Hasher, rule: &Rule) -> Option<Fold> {
-    let fold = rule.fold.as_ref().filter(|_| rule.pipeline == Pipeline::Optimized)?;
+fn course(hasher: &Hasher, plan: &Plan, rule: &Rule, folds: &mut usize) -> Course {
+    let mut ready = |pipeline: Pipeline, it: &Option<phoenix_plan::Fold>| {
+        let it = it.as_ref().filter(|_| pipeline == Pipeline::Optimized)?;
+        *folds = folds.saturating_add(1);
+        Some(fold(hasher, it, *folds))
+    };
+    let after = ready(rule.pipeline, &rule.fold);
+    if let Some(switch) = &rule.switch {
+        let at = UnixNanos(switch.at.as_nanos());
+        let settled_at = at.plus(plan.stream_expiry.as_nanos());
+        let before = ready(switch.from.pipeline, &switch.from.fold);
+        return Course::Switch(Box::new(Switched { at, settled_at, before, after }));
+    }
+    after.map_or(Course::Pass, Course::Fold)
+}
+
+fn fold(hasher: &Hasher, fold: &phoenix_plan::Fold, number: usize) -> Fold {
     let mark = fold.labels.mark().into_bytes().into_boxed_slice();
-    Some(Fold {
+    Fold {
+        number,
+        labels: fold.labels.clone(),
         mark_id: hasher.pair(Domain::Series, b"mark", &mark),
         mark,
-        width_ns: fold.window.as_nanos(),
-        delay_ns: fold.delay.as_nanos(),
+        windows: Windows {
+            width_ns: fold.window.as_nanos(),
+            offset_ns: fold.offset().as_nanos(),
+            delay_ns: fold.delay.as_nanos(),
+        },
         output: fold.output_temporality,
-    })
+    }
 }
 
 /// What decides about the points of one metric of one resource.
@@ -87,7 +148,7 @@ pub struct Candidates {
 impl Candidates {
     /// No point of the metric can meet a rule that folds.
     pub fn all_pass(&self, plan: &Compiled) -> bool {
-        self.asking.iter().chain(&self.last).all(|i| plan.fold(*i).is_none())
+        self.asking.iter().chain(&self.last).all(|i| matches!(plan.course(*i), Course::Pass))
     }
 
     /// The rule of a point. `has` says whether the point's attributes satisfy a matcher.

@@ -57,18 +57,31 @@ pub struct Series {
     pub streams: u32,
     /// When a record last came, in whole seconds since the owner began.
     pub touched_s: u32,
+    /// Of these, those that have said that they ended.
+    pub ended: u32,
     cells: Vec<Cell>,
     total: Amount,
     start: UnixNanos,
     emitted_to: UnixNanos,
     opening: bool,
+    /// A switch before which it has nothing; the epoch when there is none.
+    opens_at: UnixNanos,
+    /// A switch took its streams away: when, and until when it goes on without increments.
+    flat: Option<(UnixNanos, UnixNanos)>,
+    /// Its last emission said that it has ended.
+    stale: bool,
 }
+
+/// How long after the last sample of a series its stale marker stands: the least that every backend tells apart.
+const STALE_AFTER_NS: u64 = 1_000_000;
 
 /// A window that closed: everything a data point says.
 #[derive(Clone, Copy, Debug)]
 pub struct Closed {
     /// When the zero point that opens the series is due, if it is.
     pub zero_at: Option<UnixNanos>,
+    /// When the stale marker that ends the series is due, if it is.
+    pub stale_at: Option<UnixNanos>,
     /// Start time of the point.
     pub start: UnixNanos,
     /// Its time: the end of the window.
@@ -95,15 +108,37 @@ impl Series {
                 attributes: h.attributes.into(),
                 mark: h.mark.into(),
             },
-            windows: Windows::new(h.width_ns, h.delay_ns),
+            windows: h.windows,
             page,
             streams: 0,
             touched_s: 0,
+            ended: 0,
             cells: Vec::new(),
             total: Amount::default(),
             start: UnixNanos(0),
             emitted_to: UnixNanos(0),
             opening: true,
+            opens_at: UnixNanos(0),
+            flat: None,
+            stale: false,
+        }
+    }
+
+    /// What a message says about it: its windows, which a plan may change while it lives on, and its part in a switch. A series
+    /// that a switch closes goes on flat for `settle_ns`: so long streams may come with what they counted across the switch, and
+    /// `rate()` does not take its end for a gap to be filled.
+    pub fn meet(&mut self, head: &SeriesHead<'_>, settle_ns: u64) {
+        self.windows = head.windows;
+        match head.turn {
+            Some(turn) if turn.side.closes() => self.flat = Some((turn.at, turn.at.plus(settle_ns))),
+            // At the end of time: nobody knows yet when it will open.
+            Some(turn) if turn.at != self.opens_at && turn.at < UnixNanos(u64::MAX) => {
+                if self.stale && self.is_idle() {
+                    self.reopen();
+                }
+                (self.opens_at, self.flat) = (turn.at, None);
+            }
+            _ => {}
         }
     }
 
@@ -111,7 +146,7 @@ impl Series {
     /// made the delay longer, or a clock that was set back, would open it again). What was emitted from far ahead of the clock does not
     /// hold the series up.
     pub fn oldest_open(&self, closed_at: UnixNanos, now: UnixNanos) -> UnixNanos {
-        let boundary = self.windows.closed_before(closed_at);
+        let boundary = self.windows.closed_before(closed_at).max(self.windows.start_of(self.opens_at));
         if self.emitted_to > now.plus(AHEAD_MAX_NS) {
             return boundary;
         }
@@ -121,6 +156,29 @@ impl Series {
     /// Add a part of an increment. Says whether its window was not open before.
     pub fn add(&mut self, part: &Part) -> bool {
         self.cell(part.window, |amount| amount.add(part.amount))
+    }
+
+    /// The switch before which it has nothing.
+    pub fn opens_at(&self) -> UnixNanos {
+        self.opens_at
+    }
+
+    /// Open the window that starts at `window`, for a point without an increment. Says whether it was not open before.
+    pub fn touch(&mut self, window: UnixNanos) -> bool {
+        self.cell(window, |_| ())
+    }
+
+    /// The window after the one that just closed, where the series goes on although nothing comes in any more.
+    pub fn next_flat(&self, closed: UnixNanos) -> Option<UnixNanos> {
+        let (at, until) = self.flat.filter(|_| self.head.output == Temporality::Cumulative)?;
+        let window = self.windows.start_of(closed);
+        let goes_on = !self.stale && window < until && self.windows.end_of(window) > at;
+        goes_on.then_some(window)
+    }
+
+    /// All of its streams have said that they ended.
+    pub fn has_ended(&self) -> bool {
+        self.streams > 0 && self.ended >= self.streams
     }
 
     /// Put an amount back into the window that starts at `window`. Says whether that window was not open before.
@@ -201,10 +259,14 @@ impl Series {
             cell.window = cell.window.min(older.window);
             cell.amount.merge(&older.amount);
         }
-        match self.head.output {
-            Temporality::Delta => Some(self.close_delta(&cell)),
-            Temporality::Cumulative => Some(self.close_cumulative(&cell, began)),
-        }
+        let mut closed = match self.head.output {
+            Temporality::Delta => self.close_delta(&cell),
+            Temporality::Cumulative => self.close_cumulative(&cell, began),
+        };
+        let over = self.has_ended() || self.flat.is_some_and(|(_, until)| cell.end >= until);
+        self.stale = over && self.cells.is_empty() && self.head.output == Temporality::Cumulative;
+        closed.stale_at = self.stale.then_some(cell.end.plus(STALE_AFTER_NS));
+        Some(closed)
     }
 
     /// Close everything that is open in one point at `at`: the series ends here.
@@ -224,12 +286,20 @@ impl Series {
     fn close_delta(&mut self, cell: &Cell) -> Closed {
         let value = representable(&cell.amount);
         self.emitted_to = cell.end;
-        Closed { zero_at: None, start: cell.window, time: cell.end, value, amount: cell.amount }
+        Closed {
+            zero_at: None,
+            stale_at: None,
+            start: cell.window,
+            time: cell.end,
+            value,
+            amount: cell.amount,
+        }
     }
 
     fn close_cumulative(&mut self, cell: &Cell, began: UnixNanos) -> Closed {
         let from = if began > cell.window && began < cell.end { began } else { cell.window };
         let from = from.max(self.emitted_to);
+        let from = if self.opens_at < cell.end { from.max(self.opens_at) } else { from };
         let mut zero_at = None;
         if self.opening {
             self.opening = false;
@@ -248,7 +318,7 @@ impl Series {
             }
         };
         self.emitted_to = cell.end;
-        Closed { zero_at, start: self.start, time: cell.end, value, amount: cell.amount }
+        Closed { zero_at, stale_at: None, start: self.start, time: cell.end, value, amount: cell.amount }
     }
 
     /// Move what stands in windows after `latest` into the window that starts at `window`. Says whether that window was not open
@@ -270,6 +340,9 @@ impl Series {
     /// A point of this series was refused for good: its increment goes back into the window at `window`, and if it came with the
     /// zero point and nothing later has been emitted, the series opens again. Says whether that window was not open before.
     pub fn take_back(&mut self, refused: &Closed, window: UnixNanos) -> bool {
+        if refused.stale_at.is_some() {
+            self.stale = false;
+        }
         // A total that began after it does not hold it.
         if self.head.output == Temporality::Cumulative && refused.start == self.start {
             self.total.take(&refused.amount);
@@ -418,8 +491,8 @@ mod tests {
         let head = SeriesHead {
             id: Identity(1),
             overflow: Identity(2),
-            width_ns: 10,
-            delay_ns: 0,
+            windows: Windows { width_ns: 10, offset_ns: 0, delay_ns: 0 },
+            turn: None,
             output,
             tenant: b"",
             metric: b"m",

@@ -52,13 +52,15 @@ pub struct Cumulative {
     value_bits: u64,
     time: UnixNanos,
     start: UnixNanos,
-    /// Slot of the series in the low 31 bits; the top bit says that the value is a double.
+    /// Slot of the series in the low 30 bits; the top bit says that the value is a double, the next that the stream has ended.
     series_and_kind: u32,
     /// When a point last came, in whole seconds since the owner began.
     pub touched_s: u32,
 }
 
 const KIND_DOUBLE: u32 = 1 << 31;
+const ENDED: u32 = 1 << 30;
+const SLOT: u32 = ENDED - 1;
 
 /// What is known about a stream that was never seen, or that was forgotten.
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +93,7 @@ impl Cumulative {
             value_bits: 0,
             time: p.time,
             start: p.start,
-            series_and_kind: series & !KIND_DOUBLE,
+            series_and_kind: series & SLOT,
             touched_s: 0,
         };
         state.set_value(p.value);
@@ -147,12 +149,31 @@ impl Cumulative {
 
     /// Slot of the series that this stream folds into.
     pub fn series(&self) -> u32 {
-        self.series_and_kind & !KIND_DOUBLE
+        self.series_and_kind & SLOT
     }
 
     /// Fold into another series from now on.
     pub fn set_series(&mut self, series: u32) {
-        self.series_and_kind = (self.series_and_kind & KIND_DOUBLE) | (series & !KIND_DOUBLE);
+        self.series_and_kind = (self.series_and_kind & !SLOT) | (series & SLOT);
+    }
+
+    /// The stream says that it has ended at `time`. Says whether that is news.
+    pub fn end(&mut self, time: UnixNanos) -> bool {
+        let news = time >= self.time && !self.has_ended();
+        if news {
+            self.series_and_kind |= ENDED;
+        }
+        news
+    }
+
+    /// Did it say that it has ended, and nothing since?
+    pub fn has_ended(&self) -> bool {
+        self.series_and_kind & ENDED != 0
+    }
+
+    /// It goes on after all.
+    pub fn revive(&mut self) {
+        self.series_and_kind &= !ENDED;
     }
 
     /// Timestamp of the last point.

@@ -1,6 +1,6 @@
 //! Aligned windows of event time, and how an increment is split over those that it spans (DESIGN §3.6).
 //!
-//! A window is `[k·w, (k+1)·w)`; an increment observed between `t0` and `t1` belongs to the half-open span `(t0, t1]` and is
+//! A window is `[k·w + o, (k+1)·w + o)` for an offset `o` below its width; an increment observed between `t0` and `t1` belongs to the half-open span `(t0, t1]` and is
 //! spread over it in proportion to time. The running share is rounded down, so every prefix of the windows holds less than one
 //! unit too little, the parts add up to the increment exactly, and what is left over falls to the last window. Rounding each
 //! part down on its own would move up to one unit per window to the end of the span; folding at arrival (what is usually
@@ -12,11 +12,15 @@ use crate::amount::Number;
 use crate::limits::OPEN_WINDOWS_MAX;
 use crate::units::UnixNanos;
 
-/// The windows of one rule: width and delay, both in nanoseconds.
+/// The windows of one rule: width, offset and delay, all in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Windows {
-    width_ns: u64,
-    delay_ns: u64,
+    /// Span of event time.
+    pub width_ns: u64,
+    /// Distance of their beginnings from the multiples of the width, less than a width.
+    pub offset_ns: u64,
+    /// How long after its end a window waits.
+    pub delay_ns: u64,
 }
 
 /// One part of a split increment.
@@ -31,19 +35,10 @@ pub struct Part {
 }
 
 impl Windows {
-    /// `width_ns` is at least 1 (a plan guarantees a second or more).
-    pub fn new(width_ns: u64, delay_ns: u64) -> Windows {
-        Windows { width_ns: width_ns.max(1), delay_ns }
-    }
-
-    /// Width in nanoseconds.
-    pub fn width_ns(&self) -> u64 {
-        self.width_ns
-    }
-
-    /// Start of the window that holds `t`.
+    /// Start of the window that holds `t`; before the first one, the epoch.
     pub fn start_of(&self, t: UnixNanos) -> UnixNanos {
-        t.minus(t.0.checked_rem(self.width_ns).unwrap_or(0))
+        let to_grid_ns = self.width_ns.saturating_sub(self.offset_ns);
+        t.minus(t.plus(to_grid_ns).0.checked_rem(self.width_ns).unwrap_or(0))
     }
 
     /// Start of the first window that begins at `t` or after it.
@@ -54,11 +49,6 @@ impl Windows {
     /// End (exclusive) of the window that starts at `start`.
     pub fn end_of(&self, start: UnixNanos) -> UnixNanos {
         start.plus(self.width_ns)
-    }
-
-    /// The window that a point at `t` closes: an observation at exactly `k·w` ends the span before it.
-    fn start_of_last(&self, t: UnixNanos) -> UnixNanos {
-        self.start_of(t.minus(1))
     }
 
     /// When the window that starts at `start` closes by the embedder's clock.
@@ -81,26 +71,28 @@ impl Windows {
         boundary: UnixNanos,
         mut part: impl FnMut(Part),
     ) {
-        let last = self.start_of_last(to);
-        if last < boundary {
+        // An observation at exactly the end of a window ends the span before it.
+        let newest = to.minus(1);
+        let ahead = newest.since(boundary).checked_div(self.width_ns).unwrap_or(0);
+        // A point from so far ahead comes from under a clock that was wrong: nothing is spread over an age.
+        if newest < boundary || ahead > OPEN_WINDOWS_MAX as u64 {
             part(Part { window: boundary, amount, late: true });
             return;
         }
-        if last.since(boundary).checked_div(self.width_ns).unwrap_or(0) > OPEN_WINDOWS_MAX as u64 {
-            // A point from so far ahead comes from under a clock that was wrong: nothing is spread over an age.
-            part(Part { window: boundary, amount, late: true });
-            return;
-        }
+        let last = boundary.plus(ahead.saturating_mul(self.width_ns));
         let from = from.min(to);
-        let first = self.start_of(from);
-        if first >= last {
-            part(Part { window: last.max(boundary), amount, late: false });
+        if from >= last {
+            part(Part { window: last, amount, late: false });
             return;
         }
+        // Whole windows count from the boundary on: one division instead of a remainder for each end.
+        let before = from < boundary;
+        let behind = from.since(boundary).checked_div(self.width_ns).unwrap_or(0);
+        let first = boundary.plus(behind.saturating_mul(self.width_ns));
         let span_ns = to.since(from);
         let mut given = Share::new(amount, span_ns);
-        let mut window = first.max(boundary);
-        if first < boundary {
+        let mut window = first;
+        if before {
             let closed = given.up_to(boundary.since(from));
             part(Part { window, amount: closed, late: true });
         }
@@ -111,6 +103,12 @@ impl Windows {
         }
         part(Part { window: last, amount: given.rest(), late: false });
     }
+}
+
+/// `whole` in two parts, the first for `elapsed_ns` of `span_ns`, rounded down; the second is the rest.
+pub fn share(whole: Number, elapsed_ns: u64, span_ns: u64) -> (Number, Number) {
+    let mut given = Share::new(whole, span_ns);
+    (given.up_to(elapsed_ns), given.rest())
 }
 
 /// The running share of an increment: how much has been given out.
@@ -135,9 +133,17 @@ impl Share {
         let elapsed_ns = elapsed_ns.min(self.span_ns);
         match self.whole {
             Number::Int(whole) => {
-                let product = i128::from(whole) * i128::from(elapsed_ns);
-                let so_far = product.checked_div(i128::from(self.span_ns)).unwrap_or(0);
-                let so_far = i64::try_from(so_far).unwrap_or(whole);
+                let so_far = match u64::try_from(whole).ok().and_then(|w| w.checked_mul(elapsed_ns)) {
+                    // Nearly always: a division of 128 bits costs several times as much.
+                    Some(product) => {
+                        i64::try_from(product.checked_div(self.span_ns).unwrap_or(0)).unwrap_or(whole)
+                    }
+                    None => {
+                        let product = i128::from(whole) * i128::from(elapsed_ns);
+                        let so_far = product.checked_div(i128::from(self.span_ns)).unwrap_or(0);
+                        i64::try_from(so_far).unwrap_or(whole)
+                    }
+                };
                 let part = so_far.saturating_sub(self.given_int);
                 self.given_int = so_far;
                 Number::Int(part)
@@ -168,7 +174,7 @@ mod tests {
 
     /// `windows width delay`, increment, span, boundary → `start:amount` per part, `!` marks a late one. All times in seconds.
     fn check(width: u64, amount: i64, from: u64, to: u64, boundary: u64, expect: &str) {
-        let w = Windows::new(width * S, 0);
+        let w = Windows { width_ns: width * S, offset_ns: 0, delay_ns: 0 };
         let mut got = Vec::new();
         w.split(Number::Int(amount), UnixNanos(from * S), UnixNanos(to * S), UnixNanos(boundary * S), |p| {
             let Number::Int(v) = p.amount else { panic!("an integer became a double") };
@@ -198,18 +204,29 @@ mod tests {
 
     #[test]
     fn closing() {
-        let w = Windows::new(10 * S, 30 * S);
+        let w = Windows { width_ns: 10 * S, offset_ns: 0, delay_ns: 30 * S };
         assert_eq!(w.closes_at(UnixNanos(20 * S)), UnixNanos(60 * S));
         assert_eq!(w.closed_before(UnixNanos(60 * S - 1)), UnixNanos(20 * S));
         assert_eq!(w.closed_before(UnixNanos(60 * S)), UnixNanos(30 * S));
         assert_eq!(w.closed_before(UnixNanos(0)), UnixNanos(0));
     }
 
+    #[test]
+    fn off_the_grid() {
+        let w = Windows { width_ns: 10 * S, offset_ns: 4 * S, delay_ns: 30 * S };
+        for (t, start) in [(23, 14), (24, 24), (33, 24), (34, 34), (4, 4), (3, 0)] {
+            assert_eq!(w.start_of(UnixNanos(t * S)), UnixNanos(start * S), "{t}");
+        }
+        assert_eq!(w.start_at_or_after(UnixNanos(25 * S)), UnixNanos(34 * S));
+        assert_eq!(w.closed_before(UnixNanos(63 * S)), UnixNanos(24 * S));
+        assert_eq!(w.closed_before(UnixNanos(64 * S)), UnixNanos(34 * S));
+    }
+
     proptest! {
         /// Parts add up, are in order, open, and no prefix is off by a unit or more.
         #[test]
         fn split_conserves(amount in any::<i64>(), from in 0u64..10_000, len in 0u64..2_000, width in 1u64..100, boundary in 0u64..10_000) {
-            let w = Windows::new(width * S, 0);
+            let w = Windows { width_ns: width * S, offset_ns: 0, delay_ns: 0 };
             let boundary = w.start_of(UnixNanos(boundary * S));
             let (from, to) = (UnixNanos(from * S), UnixNanos((from + len) * S));
             let mut sum = 0i128;
@@ -231,7 +248,7 @@ mod tests {
 
         #[test]
         fn split_of_doubles_conserves(amount in 0.0f64..1e15, from in 0u64..10_000, len in 0u64..2_000, width in 1u64..100) {
-            let w = Windows::new(width * S, 0);
+            let w = Windows { width_ns: width * S, offset_ns: 0, delay_ns: 0 };
             let mut sum = crate::amount::Amount::default();
             w.split(Number::Double(amount), UnixNanos(from * S), UnixNanos((from + len) * S), UnixNanos(0), |p| sum.add(p.amount));
             prop_assert!((sum.to_f64() - amount).abs() <= amount * 1e-12);

@@ -19,7 +19,7 @@ fn engine(limits: &str) -> Local {
         r#"{{"schema":1,"version":1,"writer":"w","first_sample_margin":"0s","limits":{{{limits}}},
         "hash_key":"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
         "rules":[{{"name":"r","metric":{{"prefix":"requests"}},"pipeline":"optimized",
-        "fold":{{"labels":{{"drop":{{"attributes":["user"]}}}},"window":"10s","delay":"10s"}}}}]}}"#
+        "fold":{{"labels":{{"drop":{{"attributes":["user"]}}}},"window":"10s","offset":"0s","delay":"10s"}}}}]}}"#
     );
     Local::new(plan.as_bytes(), "x", UnixNanos(100 * S)).unwrap()
 }

@@ -18,7 +18,7 @@ const S: u64 = 1_000_000_000;
 const PLAN: &str = r#"{"schema":1,"version":1,"hash_key":"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
  "writer":"w","first_sample_margin":"0s",
  "rules":[{"name":"r","metric":{"exact":"requests"},"pipeline":"optimized",
-   "fold":{"labels":{"drop":{"resource":["pod"]}},"window":"10s","delay":"10s"}}]}"#;
+   "fold":{"labels":{"drop":{"resource":["pod"]}},"window":"10s","offset":"0s","delay":"10s"}}]}"#;
 
 fn kv(key: &str, value: &str) -> KeyValue {
     KeyValue {

@@ -30,7 +30,7 @@ const S: u64 = 1_000_000_000;
 const PLAN: &str = r#"{"schema":1,"version":7,"writer":"w","first_sample_margin":"0s",
  "hash_key":"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
  "rules":[{"name":"r","metric":{"exact":"requests"},"pipeline":"optimized",
-   "fold":{"labels":{"drop":{"attributes":["user"]}},"window":"10s","delay":"10s"}}]}"#;
+   "fold":{"labels":{"drop":{"attributes":["user"]}},"window":"10s","offset":"0s","delay":"10s"}}]}"#;
 
 fn module() -> PathBuf {
     let built = std::env::var_os("PHOENIX_WASM_DIR").map(PathBuf::from);

@@ -37,7 +37,7 @@ fn plan(changes: Json) -> Json {
         "hash_key": "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
         "rules": [{
             "name": "r", "metric": {"prefix": "requests"}, "pipeline": "optimized",
-            "fold": {"labels": {"drop": {"resource": ["pod"], "attributes": ["user"]}}, "window": "10s", "delay": "10s"}
+            "fold": {"labels": {"drop": {"resource": ["pod"], "attributes": ["user"]}}, "window": "10s", "offset": "0s", "delay": "10s"}
         }]
     });
     for (key, value) in changes.as_object().into_iter().flatten() {

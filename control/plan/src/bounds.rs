@@ -67,15 +67,18 @@ pub(crate) fn range_text(field: &str) -> Option<String> {
         |range: &RangeInclusive<u64>| text(&(DurationMs(*range.start())..=DurationMs(*range.end())));
     Some(match field {
         "clock" => "wall, event".to_owned(),
+        "affinity" => "assumed, checked".to_owned(),
         "placement" => "gateway, sidecar".to_owned(),
-        "pipeline" => "full_fidelity, optimized".to_owned(),
-        "fold.output_temporality" => "unchanged, cumulative, delta".to_owned(),
+        "pipeline" | "switch.from.pipeline" => "full_fidelity, optimized".to_owned(),
+        "fold.output_temporality" | "switch.from.fold.output_temporality" => {
+            "unchanged, cumulative, delta".to_owned()
+        }
         "schema" => SCHEMA.to_string(),
         "version" => text(&(1..=u64::MAX)),
         "shards" => text(&SHARDS),
         "first_sample_margin" => milliseconds(&FIRST_SAMPLE_MARGIN_MS),
-        "fold.window" => milliseconds(&WINDOW_MS),
-        "fold.delay" => milliseconds(&DELAY_MS),
+        "fold.window" | "switch.from.fold.window" => milliseconds(&WINDOW_MS),
+        "fold.delay" | "switch.from.fold.delay" => milliseconds(&DELAY_MS),
         "limits.streams_max" => text(&STREAMS),
         "limits.delta_streams_max" => text(&DELTA_STREAMS),
         "limits.series_max" => text(&SERIES),

@@ -22,6 +22,8 @@
 mod error;
 // `"15s"` to milliseconds and back.
 mod duration;
+// `"2026-11-24T10:00:00Z"` to milliseconds and back.
+mod instant;
 // The secret key of the stream identity.
 mod key;
 // `*` and `?` in linear time.
@@ -43,8 +45,12 @@ mod validate;
 
 pub use duration::DurationMs;
 pub use error::PlanError;
+pub use instant::InstantMs;
 pub use key::HashKey;
 pub use labels::Labels;
 pub use matchers::{LabelMatch, LabelOp, MetricMatch};
 pub use parse::read;
-pub use plan::{Clock, Fold, Limits, OutputTemporality, Pipeline, Placement, Plan, Rule, Tenant};
+pub use plan::{
+    Affinity, Clock, Fold, Limits, OutputTemporality, Pipeline, Placement, Plan, Rule, Switch, Tenant,
+    Treatment,
+};

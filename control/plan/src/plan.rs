@@ -3,7 +3,7 @@
 //! Types only, with the defaults and the few questions that everybody asks of a plan. `docs/plan.md` explains each field with an
 //! example; [`crate::bounds`] holds the ranges; [`Plan::validate`] holds the rules that join fields.
 
-use crate::{DurationMs, HashKey, LabelMatch, Labels, MetricMatch, shape};
+use crate::{DurationMs, HashKey, InstantMs, LabelMatch, Labels, MetricMatch, shape};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Resource attributes that an OTLP backend always stores on a series, as `job` and `instance`.
@@ -58,6 +58,9 @@ pub struct Plan {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lower_cased")]
     #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 128)))]
     pub sender_header: Option<String>,
+    /// How it is known that all points of a stream reach one embedder process, without which cumulative sums would inflate.
+    #[serde(default, deserialize_with = "shape::word")]
+    pub affinity: Affinity,
     /// Parts of the series space, each folded by one owner.
     #[serde(default = "default_shards")]
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 16)))]
@@ -99,6 +102,18 @@ pub enum Placement {
     Gateway,
     /// Beside one sender: folding resource attributes is refused there.
     Sidecar,
+}
+
+/// How it is known that all points of a stream reach one embedder process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Affinity {
+    /// Whoever runs the embedders vouches for it.
+    #[default]
+    Assumed,
+    /// The embedders compare what they see: cumulative sums pass until that has shown no stream in two of them.
+    Checked,
 }
 
 /// How the tenant of a request is found.
@@ -171,6 +186,34 @@ pub struct Rule {
     /// What `optimized` does; required there, refused elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "shape::optional_object")]
     pub fold: Option<Fold>,
+    /// The treatment up to a point in event time, when it is not the one above from the beginning.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "shape::optional_object")]
+    pub switch: Option<Switch>,
+}
+
+/// A change of treatment without a seam: points before `at` get the treatment `from`, the others that of the rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Switch {
+    /// When, in event time: at least two export intervals after the plan is pushed.
+    pub at: InstantMs,
+    /// The treatment of points before that.
+    #[serde(deserialize_with = "shape::object")]
+    pub from: Treatment,
+}
+
+/// What happens to points.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Treatment {
+    /// The pipeline.
+    #[serde(deserialize_with = "shape::word")]
+    pub pipeline: Pipeline,
+    /// What `optimized` does; required there, refused elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "shape::optional_object")]
+    pub fold: Option<Fold>,
 }
 
 /// The treatment that one metric gets.
@@ -197,6 +240,10 @@ pub struct Fold {
     /// Span of event time for which a folded series gets one point.
     #[serde(default = "default_window")]
     pub window: DurationMs,
+    /// How far windows begin off the multiples of their width, less than a window. Left out: half a window, so that a folded sample
+    /// asked for on the grid, as dashboards ask, is as old as raw samples are on average.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<DurationMs>,
     /// How long after its end a window waits for points; at least one export interval of the senders.
     #[serde(default = "default_delay")]
     pub delay: DurationMs,
@@ -238,16 +285,32 @@ impl Plan {
             || list.iter().any(|name| name.as_bytes() == key)
     }
 
+    /// The longest time from the beginning of a window to its closing.
+    pub fn longest_fold(&self) -> DurationMs {
+        let folds = self.rules.iter().flat_map(Rule::folds);
+        DurationMs(folds.map(|fold| fold.delay.0.saturating_add(fold.window.0)).max().unwrap_or(0))
+    }
+
     /// The shortest stream expiry that the rules allow: twice the longest delay + window, so that no stream is forgotten while
     /// one of its increments may still wait for its window.
     pub fn stream_expiry_min(&self) -> DurationMs {
-        let folds = self.rules.iter().filter_map(|rule| rule.fold.as_ref());
-        let longest_ms = folds.map(|fold| fold.delay.0.saturating_add(fold.window.0)).max().unwrap_or(0);
-        DurationMs(longest_ms.saturating_mul(2))
+        DurationMs(self.longest_fold().0.saturating_mul(2))
+    }
+}
+
+impl Fold {
+    /// How far windows begin off the multiples of their width.
+    pub fn offset(&self) -> DurationMs {
+        self.offset.unwrap_or(DurationMs(self.window.0 / 2))
     }
 }
 
 impl Rule {
+    /// Its fold, and the one that it switches from.
+    pub fn folds(&self) -> impl Iterator<Item = &Fold> {
+        self.fold.iter().chain(self.switch.iter().filter_map(|switch| switch.from.fold.as_ref()))
+    }
+
     /// Whether the rule speaks of a point; see [`Plan::rule_for`].
     pub fn matches<'v>(
         &self,

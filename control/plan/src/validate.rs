@@ -4,7 +4,8 @@
 
 use crate::error::{quote, shorten};
 use crate::{
-    DurationMs, Fold, LabelMatch, LabelOp, Labels, Limits, Pipeline, Placement, Plan, PlanError, Rule, bounds,
+    DurationMs, Fold, LabelMatch, LabelOp, Labels, Limits, Pipeline, Placement, Plan, PlanError, Rule,
+    Switch, bounds,
 };
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -84,7 +85,35 @@ impl Plan {
         text(&format!("metric.{operation}"), name, 1, name_max)?;
         matchers("resource", &rule.resource)?;
         matchers("attributes", &rule.attributes)?;
-        match (rule.pipeline, &rule.fold) {
+        self.validate_treatment(rule.pipeline, rule.fold.as_ref())?;
+        rule.switch.as_ref().map_or(Ok(()), |switch| {
+            self.validate_switch(rule, switch).map_err(|error| error.under("switch"))
+        })
+    }
+
+    /// A switch has two sides that write different series: the windows of a series change without one.
+    fn validate_switch(&self, rule: &Rule, switch: &Switch) -> Checked {
+        let from = &switch.from;
+        self.validate_treatment(from.pipeline, from.fold.as_ref()).map_err(|error| error.under("from"))?;
+        match (&from.fold, &rule.fold) {
+            (None, None) => Err(PlanError::of(
+                "from.pipeline",
+                "\"full_fidelity\"",
+                "optimized, or no switch: nothing changes between full_fidelity and full_fidelity",
+            )),
+            (Some(a), Some(b)) if (&a.labels, a.output_temporality) == (&b.labels, b.output_temporality) => {
+                Err(PlanError::of(
+                    "from.fold.labels",
+                    quote(&a.labels.mark()),
+                    "other labels than those of the rule's fold: the same series need no switch",
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn validate_treatment(&self, pipeline: Pipeline, fold: Option<&Fold>) -> Checked {
+        match (pipeline, fold) {
             (Pipeline::ExperimentalTopk, _) => Err(PlanError::of(
                 "pipeline",
                 "\"experimental_topk\"",
@@ -108,6 +137,10 @@ impl Plan {
     fn validate_fold(&self, fold: &Fold) -> Checked {
         self.validate_labels(&fold.labels).map_err(|error| error.under("labels"))?;
         duration("window", fold.window, &bounds::WINDOW_MS)?;
+        if let Some(offset) = fold.offset.filter(|offset| *offset >= fold.window) {
+            let allowed = format!("0s to less than window, {}", fold.window);
+            return Err(PlanError::of("offset", quote(&offset.to_string()), allowed));
+        }
         duration("delay", fold.delay, &bounds::DELAY_MS)
     }
 

@@ -26,6 +26,7 @@ fn fold() -> impl Strategy<Value = Fold> {
         |(labels, window, delay, output_temporality)| Fold {
             labels,
             window: DurationMs(window),
+            offset: None,
             delay: DurationMs(delay),
             output_temporality,
         },
@@ -46,16 +47,37 @@ fn rule() -> impl Strategy<Value = Rule> {
     ];
     let label = ("[a-z.]{1,8}", op).prop_map(|(key, op)| LabelMatch { key, op });
     let matchers = prop::collection::vec(label, 0..4);
-    (metric, matchers.clone(), matchers, prop::option::of(fold())).prop_map(
-        |(metric, resource, attributes, fold)| Rule {
+    (metric, matchers.clone(), matchers, prop::option::of(fold()), prop::option::of(switch())).prop_map(
+        |(metric, resource, attributes, fold, switch)| Rule {
             name: String::new(),
             metric,
             resource,
             attributes,
-            pipeline: if fold.is_some() { Pipeline::Optimized } else { Pipeline::FullFidelity },
+            pipeline: pipeline(fold.as_ref()),
+            switch: switch.filter(|s| changes(s.from.fold.as_ref(), fold.as_ref())),
             fold,
         },
     )
+}
+
+fn pipeline(fold: Option<&Fold>) -> Pipeline {
+    if fold.is_some() { Pipeline::Optimized } else { Pipeline::FullFidelity }
+}
+
+fn changes(from: Option<&Fold>, to: Option<&Fold>) -> bool {
+    match (from, to) {
+        (None, None) => false,
+        (Some(a), Some(b)) => a.labels != b.labels,
+        _ => true,
+    }
+}
+
+/// Until the end of the year 9999.
+fn switch() -> impl Strategy<Value = Switch> {
+    (0u64..253_402_300_800_000, prop::option::of(fold())).prop_map(|(at, fold)| Switch {
+        at: InstantMs(at),
+        from: Treatment { pipeline: pipeline(fold.as_ref()), fold },
+    })
 }
 
 prop_compose! {
@@ -70,7 +92,7 @@ prop_compose! {
             schema: 1, version, hash_key: HashKey::from_bytes(key).unwrap_or_else(|| HashKey::from_hex(KEY).unwrap()), writer,
             clock: if event { Clock::Event } else { Clock::Wall }, placement: Placement::Gateway,
             mark_label: "Mark".to_owned(), writer_label: "Writer".to_owned(), promoted_resource_attributes: promoted,
-            tenant: Tenant { header, default }, sender_header, shards, first_sample_margin: DurationMs(margin),
+            tenant: Tenant { header, default }, sender_header, affinity: if event { Affinity::Checked } else { Affinity::Assumed }, shards, first_sample_margin: DurationMs(margin),
             stream_expiry: DurationMs::from_secs(86_400),
             limits: Limits { streams_max, backlog_bytes_max, ..Limits::default() }, rules,
         }
@@ -135,6 +157,7 @@ fn defaults() {
         promoted_resource_attributes: None,
         tenant: Tenant { header: Some("x-scope-orgid".to_owned()), default: String::new() },
         sender_header: None,
+        affinity: Affinity::Assumed,
         shards: 1,
         first_sample_margin: DurationMs(2_000),
         stream_expiry: DurationMs(600_000),

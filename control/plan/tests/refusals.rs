@@ -21,7 +21,7 @@ fn good() -> Value {
             {"name": "web", "metric": {"glob": "http.*"}, "resource": [{"key": "env", "equals": "prod"}],
              "attributes": [{"key": "pod", "exists": true}], "pipeline": "optimized",
              "fold": {"labels": {"drop": {"resource": ["k8s.pod.name"], "attributes": ["pod", "ip"]}},
-                      "window": "15s", "delay": "60s", "output_temporality": "cumulative"}},
+                      "window": "15s", "offset": "500ms", "delay": "60s", "output_temporality": "cumulative"}},
             {"name": "rest", "metric": {"exact": "jobs"}, "pipeline": "optimized",
              "fold": {"labels": {"keep": {"resource": ["service.name"], "attributes": ["queue"]}}}},
         ],
@@ -110,7 +110,7 @@ fn not_even_a_document() {
         ),
         (
             "{\"a b\":1}",
-            "plan refused: line 1 column 6: field \"a b\": allowed: no such field; known here: schema, version, hash_key, writer, clock, placement, mark_label, writer_label, promoted_resource_attributes, tenant, sender_header, shards, first_sample_margin, stream_expiry, limits, rules",
+            "plan refused: line 1 column 6: field \"a b\": allowed: no such field; known here: schema, version, hash_key, writer, clock, placement, mark_label, writer_label, promoted_resource_attributes, tenant, sender_header, affinity, shards, first_sample_margin, stream_expiry, limits, rules",
         ),
     ];
     for (document, expected) in whole {

@@ -4,7 +4,7 @@
 //! range; Envoy logs them and keeps the configuration before.
 
 use phoenix_filter::route::Compiled;
-use phoenix_plan::{DurationMs, Plan};
+use phoenix_plan::{Affinity, DurationMs, Plan};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -30,6 +30,9 @@ pub struct Envoy {
     /// Paths of OTLP over gRPC.
     #[serde(default = "grpc_paths")]
     pub grpc_paths: Vec<String>,
+    /// Other processes that fold, to compare streams with.
+    #[serde(default)]
+    pub peers: Option<Peers>,
     /// How often windows are looked at. 50 ms to 2 s: an owner shows once a tick that it lives.
     #[serde(default = "tick")]
     pub tick: DurationMs,
@@ -56,6 +59,22 @@ pub struct Emit {
     pub timeout: DurationMs,
 }
 
+/// Other processes that fold the same plan.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peers {
+    /// Name of an Envoy cluster with all of them; this process may be in it.
+    pub cluster: String,
+    /// Where each serves its report.
+    #[serde(default = "report_path")]
+    pub path: String,
+    /// `:authority` of the request; the cluster's name when left out.
+    pub authority: Option<String>,
+    /// How often a peer is asked. 1 s to 1 min.
+    #[serde(default = "interval")]
+    pub interval: DurationMs,
+}
+
 /// How OTLP is spoken.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -78,6 +97,14 @@ fn paths() -> Vec<String> {
 
 fn grpc_paths() -> Vec<String> {
     vec![GRPC_PATH.into()]
+}
+
+fn report_path() -> String {
+    "/phoenix/v1/report".into()
+}
+
+fn interval() -> DurationMs {
+    DurationMs(10_000)
 }
 
 fn tick() -> DurationMs {
@@ -106,6 +133,11 @@ pub fn parse(json: &[u8]) -> Result<Config, String> {
         .map_err(|e| format!("plugin configuration refused: field envoy.{}: {}", e.path(), e.inner()))?;
     check(&envoy)?;
     let plan = Plan::parse(outer.plan.get().as_bytes()).map_err(|e| e.to_string())?;
+    if plan.affinity == Affinity::Checked && envoy.peers.is_none() {
+        return Err("plan refused: field affinity: value \"checked\" is not allowed; allowed: assumed, or checked with \
+                    envoy.peers, since there is nobody to compare streams with"
+            .into());
+    }
     Ok(Config { plan: Rc::new(Compiled::new(plan)), envoy })
 }
 
@@ -123,6 +155,17 @@ fn check(envoy: &Envoy) -> Result<(), String> {
     }
     if envoy.emit.cluster.is_empty() {
         return refuse("emit.cluster", "\"\"".into(), "the name of a cluster of this Envoy");
+    }
+    if let Some(peers) = &envoy.peers {
+        if peers.cluster.is_empty() {
+            return refuse("peers.cluster", "\"\"".into(), "the name of a cluster of this Envoy");
+        }
+        if !peers.path.starts_with('/') {
+            return refuse("peers.path", format!("{:?}", peers.path), "a path that begins with /");
+        }
+        if !(1_000..=60_000).contains(&peers.interval.0) {
+            return refuse("peers.interval", format!("{} ms", peers.interval.0), "1s to 1m");
+        }
     }
     for (name, value) in &envoy.emit.headers {
         let bad_name =

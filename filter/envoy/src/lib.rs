@@ -24,6 +24,8 @@ mod stats;
 mod courier;
 /// Who folds a shard.
 mod ownership;
+/// What other processes see of our streams.
+mod peers;
 /// One request: buffered, scanned, forwarded, settled.
 mod request;
 /// The root context: configuration, ticks, queues, answers.

@@ -27,6 +27,21 @@ pub fn queue(shard: usize, epoch: u64) -> String {
     name(&format!("queue/{shard}/{epoch}"))
 }
 
+/// A sample of the streams of a shard.
+pub fn sample(shard: usize) -> String {
+    name(&format!("sample/{shard}"))
+}
+
+/// What this process says about its streams.
+pub fn report() -> String {
+    name("report")
+}
+
+/// Since when cumulative sums may fold.
+pub fn affinity() -> String {
+    name("affinity")
+}
+
 /// Numbers given to workers so far.
 pub fn workers() -> String {
     name("workers")

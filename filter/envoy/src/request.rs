@@ -8,12 +8,15 @@
 
 use crate::config::Config;
 use crate::host::{self, Map};
+use crate::peers;
 use crate::stats::bump;
 use crate::worker::{self, Worker};
 use phoenix_filter::body::{BodyError, Framing, Scanned, scan};
 use phoenix_filter::flow::Batch;
 use phoenix_filter::frame::Encoding;
+use phoenix_filter::ledger::Tally;
 use phoenix_filter::units::UnixNanos;
+use proxy_wasm::hostcalls::send_http_response;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 use std::rc::Rc;
@@ -50,6 +53,13 @@ impl Request {
     /// A request that starts under this configuration.
     pub fn new(config: Option<Rc<Config>>) -> Request {
         Request { config, ours: None, buffered: 0, waiting: None, grpc: false }
+    }
+
+    /// Somebody asks what this process sees: answered here.
+    fn asks_for_report(&self) -> bool {
+        let Some(peers) = self.config.as_ref().and_then(|c| c.envoy.peers.as_ref()) else { return false };
+        let is = |name, wanted: &[u8]| host::header(Map::RequestHeaders, name).is_some_and(|v| v == wanted);
+        is(":path", peers.path.as_bytes()) && is(":method", b"GET")
     }
 
     /// What kind of request is it? `None`: not ours, and counted as what it is.
@@ -121,28 +131,23 @@ impl Request {
 
     fn forward(&mut self, w: &mut Worker, scanned: Scanned, old_len: usize) {
         let mut tally = scanned.tally;
+        let bytes = scanned.messages.iter().fold(0usize, |sum, (_, m)| sum.saturating_add(m.len()));
+        let mut carried = !w.has_credit(&scanned.messages) || !w.may_wait(bytes);
         if let Some(edited) = &scanned.body {
-            let bytes = scanned.messages.iter().fold(0usize, |sum, (_, m)| sum.saturating_add(m.len()));
-            let carried = !w.has_credit(&scanned.messages) || !w.may_wait(bytes);
-            let replaced = !carried && host::replace_request_body(old_len, edited);
-            if !carried && !replaced {
+            if !carried && !host::replace_request_body(old_len, edited) {
                 bump(&mut w.stats.bugs);
+                carried = true;
             }
-            if !replaced {
+            if carried {
                 // Everything goes out raw after all.
-                tally.passed = tally.points;
-                tally.recorded = 0;
-                tally.no_value = 0;
+                let none = Tally { recorded: 0, watched: 0, marked: 0, no_value: 0, ..tally };
+                tally = Tally { passed: tally.points, ..none };
             }
-            if !scanned.messages.is_empty() {
-                let waiting = Waiting {
-                    points: scanned.tally.recorded,
-                    carried: !replaced,
-                    forgotten: false,
-                    messages: scanned.messages,
-                };
-                self.wait(w, waiting, bytes);
-            }
+        }
+        if !scanned.messages.is_empty() {
+            let points = scanned.tally.recorded;
+            let waiting = Waiting { points, carried, forgotten: false, messages: scanned.messages };
+            self.wait(w, waiting, bytes);
         }
         w.stats.add_tally(&tally);
     }
@@ -164,7 +169,15 @@ impl Request {
             match accepted {
                 // What went out raw and was not remembered: no stream may be counted on from before it.
                 Some(true) if waiting.forgotten => w.courier.must_rebaseline(),
-                Some(true) => w.deliver(waiting.messages, waiting.carried, host::now_ns()),
+                Some(true) => {
+                    let now_ns = host::now_ns();
+                    if let Some(config) = &self.config {
+                        for (_, message) in &waiting.messages {
+                            w.scratch.accepted(&config.plan, message, waiting.carried, UnixNanos(now_ns));
+                        }
+                    }
+                    w.deliver(waiting.messages, waiting.carried, now_ns);
+                }
                 Some(false) => {
                     w.stats.upstream_refused = w.stats.upstream_refused.saturating_add(waiting.points);
                 }
@@ -204,6 +217,16 @@ impl Drop for Request {
 
 impl HttpContext for Request {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        if self.asks_for_report() {
+            let (status, body) = match peers::report() {
+                Some(report) => (200, report),
+                None => (503, b"no report yet".to_vec()),
+            };
+            let headers = vec![("content-type", "application/x-protobuf")];
+            // Envoy refuses only what has been answered already.
+            let _ = send_http_response(status, headers, Some(&body));
+            return Action::Pause;
+        }
         let ours = worker::with(|w| if end_of_stream { None } else { self.kind(w) }).flatten();
         if let Some(ours) = ours {
             self.grpc = matches!(ours.framing, Framing::Grpc(_));

@@ -25,7 +25,7 @@ impl Root {
     /// Go, once no call of this root context waits for an answer.
     fn leave(&self) {
         let id = self.id;
-        if self.leaving && worker::with(|w| w.sender.waits(id)) == Some(false) {
+        if self.leaving && worker::with(|w| w.waits(id)) == Some(false) {
             host::done();
         }
     }
@@ -35,6 +35,9 @@ impl Context for Root {
     fn on_http_call_response(&mut self, token: u32, num_headers: usize, body_len: usize, _: usize) {
         let now_ns = host::now_ns();
         worker::with(|w| {
+            if w.peers.answered(token, num_headers, body_len, &mut w.stats, now_ns) {
+                return;
+            }
             let protocol = w.sender.protocol(token);
             let answer = sender::read_answer(protocol, num_headers);
             if answer == Answer::Accepted {
@@ -50,7 +53,7 @@ impl Context for Root {
     /// they carried, and would get it twice. So it stays until they are answered, which their time-out bounds.
     fn on_done(&mut self) -> bool {
         let id = self.id;
-        self.leaving = worker::with(|w| w.sender.waits(id)).unwrap_or(false);
+        self.leaving = worker::with(|w| w.waits(id)).unwrap_or(false);
         !self.leaving
     }
 }

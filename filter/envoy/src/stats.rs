@@ -55,7 +55,7 @@ stats! {
     duplicates: counter = "phoenix_duplicates",
     /// Delta intervals that overlap a seen one.
     overlaps: counter = "phoenix_overlaps",
-    /// Passed raw because the owner was behind.
+    /// Passed raw: before or after a switch, or because the owner was behind.
     carried: counter = "phoenix_carried",
     /// Records that found a table full, or were made under another hash key.
     refused: counter = "phoenix_refused",
@@ -67,6 +67,24 @@ stats! {
     unfoldable: counter = "phoenix_unfoldable",
     /// Points whose labels cannot be written: passed.
     unwritable: counter = "phoenix_unwritable",
+    /// Points that passed with their records, because a switch is before or behind them.
+    watched: counter = "phoenix_watched",
+    /// Of the watched: cumulative sums that would fold, were affinity shown.
+    unaffine: counter = "phoenix_unaffine",
+    /// Reports of peers that were read.
+    peer_reports: counter = "phoenix_peer_reports",
+    /// Peers that did not answer, or with something else.
+    peer_failures: counter = "phoenix_peer_failures",
+    /// Stream affinity: 0 not known, 1 shown, 2 refuted.
+    affinity: gauge = "phoenix_affinity",
+    /// About how many streams the last peer has in common with this process …
+    overlap_streams: gauge = "phoenix_overlap_streams",
+    /// … of so many that either has …
+    union_streams: gauge = "phoenix_union_streams",
+    /// … and of so many of its own.
+    own_streams: gauge = "phoenix_own_streams",
+    /// Recorded points that left the stale marker of their raw series in their place.
+    marked: counter = "phoenix_marked",
     /// Stale markers of folded streams.
     no_value: counter = "phoenix_no_value",
     /// Recorded points whose request never got an answer.
@@ -122,6 +140,9 @@ impl Stats {
             (&mut self.points, t.points),
             (&mut self.passed, t.passed),
             (&mut self.recorded, t.recorded),
+            (&mut self.watched, t.watched),
+            (&mut self.marked, t.marked),
+            (&mut self.unaffine, t.unaffine),
             (&mut self.no_value, t.no_value),
             (&mut self.ahead, t.ahead),
             (&mut self.unfit, t.unfit),

@@ -6,6 +6,7 @@
 use crate::config::Config;
 use crate::courier::{self, Courier, Parcel};
 use crate::ownership::{self, Claim, Look, Watchman};
+use crate::peers::{self, Peers};
 use crate::sender::Sender;
 use crate::stats::{Stats, bump};
 use crate::{host, names};
@@ -57,6 +58,8 @@ pub struct Worker {
     pub courier: Courier,
     /// Emissions.
     pub sender: Sender,
+    /// What other processes see.
+    pub peers: Peers,
     /// Bytes of records that wait for an upstream's answer.
     pub waiting_bytes: usize,
     /// Number of this worker; 0 until its first request.
@@ -107,6 +110,7 @@ impl Worker {
         if first || due {
             self.looked_ns = now_ns;
             self.look_at_shards(now_ns);
+            self.scratch.set_affine_from(peers::affine_from().map(UnixNanos));
         }
     }
 
@@ -281,8 +285,32 @@ impl Worker {
             }
             self.sender.send(owned.id, &mut owned.owner, &config, root, &mut self.stats, now_ns);
         }
+        self.compare(&config, root, now_ns);
         self.dismiss_drained();
         self.report();
+    }
+
+    /// Compare streams with a peer, when it is time. Whoever folds shard 0 asks for the whole process.
+    fn compare(&mut self, config: &Config, root: u32, now_ns: u64) {
+        let Some(settings) = &config.envoy.peers else { return };
+        let owns = self.owned.iter().any(|o| o.claim.is_some());
+        if !owns || !self.peers.is_due(settings, now_ns) {
+            return;
+        }
+        let key = config.plan.key;
+        // A stream that moved on is none that two processes share: so only those of the last export interval, which a window's
+        // delay covers.
+        let recent_ns = config.plan.plan.longest_fold().as_nanos();
+        let mut leads = false;
+        for owned in self.owned.iter().filter(|o| o.claim.is_some()) {
+            Peers::publish(owned.shard, key, &self.writer, owned.owner.sample(recent_ns));
+            leads |= owned.shard == 0;
+        }
+        if leads {
+            let (shards, writer) = (self.shards(), self.writer.clone());
+            let who = (key, writer.as_str(), shards);
+            self.peers.ask(settings, who, root, &mut self.stats, now_ns);
+        }
     }
 
     /// Owners whose shard was taken over go when everything of theirs has been answered; their books stay.
@@ -321,6 +349,11 @@ impl Worker {
         }
     }
 
+    /// Does a root context wait for the answer to a call?
+    pub fn waits(&self, root: u32) -> bool {
+        self.sender.waits(root) || self.peers.waits(root)
+    }
+
     /// The answer to a call.
     pub fn answered(&mut self, token: u32, answer: phoenix_filter::emit::Answer, now_ns: u64) {
         if let Some((id, sequence)) = self.sender.answered(token)
@@ -332,6 +365,7 @@ impl Worker {
 
     /// A root context goes: Envoy cancels its calls and tells nobody.
     pub fn root_gone(&mut self, root: u32, now_ns: u64) {
+        self.peers.cancel(root);
         for (id, sequence) in self.sender.cancel(root) {
             if let Some(owned) = self.owned.iter_mut().find(|o| o.id == id) {
                 let unknown = phoenix_filter::emit::Answer::Unknown;

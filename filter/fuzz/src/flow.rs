@@ -213,7 +213,10 @@ impl Script {
                     let value = match point.value {
                         Some(V::AsInt(v)) => v as f64,
                         Some(V::AsDouble(v)) => v,
-                        None => panic!("a point without a value"),
+                        None => {
+                            assert_eq!(point.flags, 1, "a point without a value that is no stale marker");
+                            continue;
+                        }
                     };
                     assert!(value >= 0.0, "an increment below zero");
                     if sum.aggregation_temporality != 2 {
@@ -298,8 +301,24 @@ fn plan(c: &mut Choices<'_>, version: u64, clock: &str) -> String {
     let most = STREAMS[usize::from(bits >> 5 & 1 == 0)];
     let writer = pick(6, "w", "v");
     // Rarely another key, or another number of shards, which is refused.
-    let more = c.below(16);
+    let more = u64::from(c.below(16));
     let (key, shards) = (if more == 1 { "ff" } else { "00" }, if more == 2 { 2 } else { 1 });
+    let fold = |labels: &str| {
+        format!(
+            r#""pipeline":"optimized","fold":{{"labels":{labels},"window":"{window}","delay":"{delay}","output_temporality":"{output}"}}"#
+        )
+    };
+    let pass = r#""pipeline":"full_fidelity""#.to_owned();
+    let other = pick(4, r#"{"keep":{"attributes":["a"]}}"#, r#"{"keep":{"attributes":[]}}"#);
+    // Sometimes a switch: raw to fold, fold to raw, fold to fold.
+    let (to, from) = match more {
+        3..=5 => (fold(labels), Some(pass)),
+        6..=8 => (pass, Some(fold(labels))),
+        9..=11 => (fold(labels), Some(fold(other))),
+        _ => (fold(labels), None),
+    };
+    let at = phoenix_plan::InstantMs((BEGIN_S + 20 * more) * 1_000);
+    let switch = from.map_or(String::new(), |from| format!(r#","switch":{{"at":"{at}","from":{{{from}}}}}"#));
     format!(
         r#"{{"schema":1,"version":{version},"clock":"{clock}","writer":"{writer}","shards":{shards},
         "hash_key":"{key}0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
@@ -308,8 +327,7 @@ fn plan(c: &mut Choices<'_>, version: u64, clock: &str) -> String {
           "emission_bytes_max":65536,"backlog_bytes_max":65536}},
         "rules":[{{"name":"raw","metric":{{"exact":"int"}},"attributes":[{{"key":"a","equals":"raw"}}],
             "pipeline":"full_fidelity"}},
-          {{"name":"fold","metric":{{"glob":"*"}},"pipeline":"optimized",
-            "fold":{{"labels":{labels},"window":"{window}","delay":"{delay}","output_temporality":"{output}"}}}}]}}"#
+          {{"name":"fold","metric":{{"glob":"*"}},{to}{switch}}}]}}"#
     )
 }
 

@@ -21,7 +21,7 @@ pub fn run(data: &[u8]) {
     if let Ok(m) = Message::read(data) {
         let longest = m.records().take(64).flatten().map(|r| r.observation.time.0).max().unwrap_or(0);
         let wide = |width: u64| width >= S && longest / width < WINDOWS_MAX;
-        if readable && !m.heads().flatten().all(|h| wide(h.width_ns)) {
+        if readable && !m.heads().flatten().all(|h| wide(h.windows.width_ns)) {
             return;
         }
     }

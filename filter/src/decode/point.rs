@@ -30,6 +30,12 @@ pub struct NumberPoint {
     pub exemplars: u32,
     /// `attributes`.
     pub attributes: Run,
+    /// The field with the value, tag included; empty if absent.
+    pub value_at: Span,
+    /// The same for the flags.
+    pub flags_at: Span,
+    /// A field that stands once stands twice: the last one counts, and [`NumberPoint::value_at`] shows only that.
+    pub repeats: bool,
 }
 
 impl NumberPoint {
@@ -49,6 +55,9 @@ impl NumberPoint {
             flags: 0,
             exemplars: 0,
             attributes: Run::new(7),
+            value_at: Span::EMPTY,
+            flags_at: Span::EMPTY,
+            repeats: false,
         };
         let mut fields = Fields::new(buf, span);
         while let Some(field) = fields.next()? {
@@ -56,9 +65,21 @@ impl NumberPoint {
                 7 => it.attributes.add(&field)?,
                 2 => it.start_ns = field.fixed64()?,
                 3 => it.time_ns = field.fixed64()?,
-                4 => it.value = Some(Number::Double(f64::from_bits(field.fixed64()?))),
-                6 => it.value = Some(Number::Int(field.fixed64()?.cast_signed())),
-                8 => it.flags = field.uint32()?,
+                4 => {
+                    it.value = Some(Number::Double(f64::from_bits(field.fixed64()?)));
+                    it.repeats |= !it.value_at.is_empty();
+                    it.value_at = field.span();
+                }
+                6 => {
+                    it.value = Some(Number::Int(field.fixed64()?.cast_signed()));
+                    it.repeats |= !it.value_at.is_empty();
+                    it.value_at = field.span();
+                }
+                8 => {
+                    it.flags = field.uint32()?;
+                    it.repeats |= !it.flags_at.is_empty();
+                    it.flags_at = field.span();
+                }
                 5 => {
                     field.bytes()?;
                     it.exemplars = it.exemplars.saturating_add(1);

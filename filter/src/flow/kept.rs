@@ -5,22 +5,22 @@
 //! identity. A series whose labels cannot be written (broken UTF-8, a key given twice, one of our own labels) is remembered as
 //! such, and its points pass untouched; so is one whose head is larger than any table could hold many of.
 
+use super::memo::{Known, Memo};
 use crate::decode::{KeyValue, Metric, Run, Scope};
 use crate::hash::{Domain, Identity};
 use crate::identify::{self, ById};
 use crate::limits::HEAD_BYTES_MAX;
 use crate::record::{SeriesHead, Temporality, Writer};
 use crate::route::{Compiled, Fold};
+use crate::switch::Turn;
 use crate::wire::{Span, WireError, put_bytes_field};
-use phoenix_plan::Labels;
 
 /// Everything about a point but its own attributes.
 pub struct Kept<'a> {
     pub plan: &'a Compiled,
     pub fold: &'a Fold,
-    pub labels: &'a Labels,
-    /// Index of the rule.
-    pub rule: usize,
+    /// The series' part in a switch.
+    pub turn: Option<Turn>,
     pub resource: Run,
     pub resource_schema: Span,
     /// The scope's body.
@@ -48,9 +48,9 @@ pub struct Found {
     pub place: Option<Place>,
 }
 
-/// A resource as a rule keeps it.
+/// A resource as a fold keeps it.
 struct KeptResource {
-    rule: usize,
+    fold: usize,
     id: Identity,
     body: Option<Vec<u8>>,
 }
@@ -60,17 +60,23 @@ struct KeptResource {
 pub struct Dictionary {
     places: ById<Option<Place>>,
     resources: Vec<KeptResource>,
-    /// Identity of a series but for its point attributes, by rule; valid within one metric.
+    /// Identity of a series but for its point attributes, by fold; valid within one metric.
     bases: Vec<(usize, Identity)>,
     attributes: Vec<KeyValue>,
     body: Vec<u8>,
     head: Vec<u8>,
+    memo: Memo,
 }
 
 impl Dictionary {
     pub fn clear(&mut self) {
         self.places.clear();
         self.enter_resource();
+    }
+
+    /// Another plan: nothing that was known holds.
+    pub fn forget(&mut self) {
+        self.memo.clear();
     }
 
     /// The walk went into another resource.
@@ -93,18 +99,26 @@ impl Dictionary {
         writers: &mut [Writer],
     ) -> Result<Found, WireError> {
         let h = &kept.plan.hasher;
-        let mut series = self.base(buf, kept)?;
-        let mut attributes_id = Identity::ZERO;
+        let base = self.base(buf, kept)?;
+        let key = h.pair(Domain::Run, attributes.span.bytes(buf), &kept.fold.number.to_le_bytes());
+        if let Some(known) = self.memo.get(key)
+            && let Some(place) = self.places.get(&base.plus(known.kept))
+        {
+            return Ok(Found { attributes_id: known.all, place: *place });
+        }
+        let (mut attributes_id, mut kept_id) = (Identity::ZERO, Identity::ZERO);
         self.attributes.clear();
         let mut it = attributes.attributes(buf);
         while let Some(kv) = it.next()? {
             let id = identify::attribute(h, Domain::Attribute, buf, &kv)?;
             attributes_id = attributes_id.plus(id);
-            if kept.labels.keeps_attribute(kv.key.bytes(buf)) {
-                series = series.plus(id);
+            if kept.fold.labels.keeps_attribute(kv.key.bytes(buf)) {
+                kept_id = kept_id.plus(id);
                 self.attributes.push(kv);
             }
         }
+        self.memo.put(key, Known { all: attributes_id, kept: kept_id });
+        let series = base.plus(kept_id);
         let place = match self.places.get(&series) {
             Some(place) => *place,
             None => {
@@ -118,7 +132,7 @@ impl Dictionary {
 
     /// Identity of a series but for its point attributes.
     fn base(&mut self, buf: &[u8], kept: &Kept<'_>) -> Result<Identity, WireError> {
-        if let Some((_, id)) = self.bases.iter().find(|(rule, _)| *rule == kept.rule) {
+        if let Some((_, id)) = self.bases.iter().find(|(fold, _)| *fold == kept.fold.number) {
             return Ok(*id);
         }
         let h = &kept.plan.hasher;
@@ -126,7 +140,7 @@ impl Dictionary {
         let at = self.resource(buf, kept)?;
         let resource = self.resources.get(at).map(|r| r.id).unwrap_or_default();
         let id = kept.tenant_id.plus(resource).plus(kept.scope_id).plus(metric).plus(kept.fold.mark_id);
-        self.bases.push((kept.rule, id));
+        self.bases.push((kept.fold.number, id));
         Ok(id)
     }
 
@@ -137,9 +151,9 @@ impl Dictionary {
         kept.tenant_id.plus(metric).plus(h.pair(Domain::Series, b"overflow", b""))
     }
 
-    /// The resource as the rule keeps it: index into `resources`.
+    /// The resource as the fold keeps it: index into `resources`.
     fn resource(&mut self, buf: &[u8], kept: &Kept<'_>) -> Result<usize, WireError> {
-        if let Some(at) = self.resources.iter().position(|r| r.rule == kept.rule) {
+        if let Some(at) = self.resources.iter().position(|r| r.fold == kept.fold.number) {
             return Ok(at);
         }
         let mut id = Identity::ZERO;
@@ -147,14 +161,14 @@ impl Dictionary {
         let mut it = kept.resource.attributes(buf);
         while let Some(kv) = it.next()? {
             let key = kv.key.bytes(buf);
-            if kept.labels.keeps_resource(key) && kept.plan.plan.promotes_resource(key) {
+            if kept.fold.labels.keeps_resource(key) && kept.plan.plan.promotes_resource(key) {
                 id = id.plus(identify::attribute(&kept.plan.hasher, Domain::Resource, buf, &kv)?);
                 self.attributes.push(kv);
             }
         }
         let mut body = Vec::new();
         let writable = put_sorted(buf, kept, &mut self.attributes, &mut body)?;
-        self.resources.push(KeptResource { rule: kept.rule, id, body: writable.then_some(body) });
+        self.resources.push(KeptResource { fold: kept.fold.number, id, body: writable.then_some(body) });
         Ok(self.resources.len().saturating_sub(1))
     }
 
@@ -194,9 +208,9 @@ impl Dictionary {
         let index = writer.series(&SeriesHead {
             id,
             overflow: self.overflow(buf, kept),
-            width_ns: kept.fold.width_ns,
-            delay_ns: kept.fold.delay_ns,
+            windows: kept.fold.windows,
             output: kept.output,
+            turn: kept.turn,
             tenant: kept.tenant,
             metric: m.name.bytes(buf),
             mark: &kept.fold.mark,

@@ -22,7 +22,7 @@ pub fn plan(delay: &str, output: &str) -> String {
         r#"{{"schema":1,"version":1,"writer":"w","first_sample_margin":"0s","stream_expiry":"86400s",
          "hash_key":"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
          "rules":[{{"name":"f","metric":{{"glob":"??"}},"pipeline":"optimized","fold":{{"labels":{{"drop":{{"resource":["pod"]}}}},
-           "window":"10s","delay":"{delay}","output_temporality":"{output}"}}}}]}}"#
+           "window":"10s","offset":"0s","delay":"{delay}","output_temporality":"{output}"}}}}]}}"#
     )
 }
 

@@ -51,7 +51,7 @@ fn plan(rng: &mut ChaCha8Rng) -> Plan {
             r#""pipeline":"full_fidelity""#.to_owned()
         } else {
             format!(
-                r#""pipeline":"optimized","fold":{{"labels":{{"drop":{{"attributes":["l{n}"]}}}},"window":"10s","delay":"10s"}}"#
+                r#""pipeline":"optimized","fold":{{"labels":{{"drop":{{"attributes":["l{n}"]}}}},"window":"10s","offset":"0s","delay":"10s"}}"#
             )
         };
         rules.push(format!(
@@ -136,7 +136,7 @@ proptest! {
         let plan = r#"{"schema":1,"version":1,
          "hash_key":"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
          "rules":[{"name":"f","metric":{"prefix":"a."},"attributes":[{"key":"route","equals":"/r1"}],"pipeline":"optimized",
-           "fold":{"labels":{"drop":{"resource":["pod"]}},"window":"10s","delay":"10s"}}]}"#;
+           "fold":{"labels":{"drop":{"resource":["pod"]}},"window":"10s","offset":"0s","delay":"10s"}}]}"#;
         let compiled = Rc::new(Compiled::new(Plan::parse(plan.as_bytes()).unwrap()));
         let mut order = Order::Shuffled(Box::new(rng.clone()));
         let (mut body, mut folded) = (Vec::new(), BTreeMap::<Vec<u8>, usize>::new());

@@ -63,10 +63,12 @@ pub struct Attempt {
 }
 
 /// Counters that every embedder keeps, by the names of Envoy's without `phoenix_`.
-pub const COUNTERS: [&str; 29] = [
+pub const COUNTERS: [&str; 31] = [
     "points",
     "passed",
     "recorded",
+    "watched",
+    "marked",
     "folded",
     "baselines",
     "resets",

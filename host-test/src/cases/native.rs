@@ -153,6 +153,8 @@ impl Engine {
             ("points", tally.points),
             ("passed", tally.passed),
             ("recorded", tally.recorded),
+            ("watched", tally.watched),
+            ("marked", tally.marked),
             ("ahead", tally.ahead),
             ("unfit", tally.unfit),
             ("unfoldable", tally.unfoldable),

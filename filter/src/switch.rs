@@ -1,0 +1,155 @@
+//! The switch from one treatment of a metric to another at a point in event time, without a seam (DESIGN §3.7).
+//!
+//! Let `t0` be the last point of a stream before the switch and `t1` its first one after. What it counted over `(t0, t1]` is in no
+//! raw sample and in no fold alone, so this file says who takes it; [`crate::flow`] sends the records, [`crate::owner`] divides.
+//!
+//! | switch | before | after | the increment over `(t0, t1]` |
+//! |---|---|---|---|
+//! | raw → fold | passes, and its record moves the baseline | folds | to the fold: the part before the switch joins the window that holds it |
+//! | fold → raw | folds | passes, and its record goes along | to the fold, in the windows where it came to be |
+//! | fold → fold | folds | folds elsewhere | divided at the switch in proportion to time |
+//!
+//! A raw series that ends gets a stale marker in the place of the first point that is folded, if the backend has that series: which
+//! streams went out raw before the switch a worker remembers in [`RawStreams`]. A stream that reaches another worker just then goes
+//! stale by look-back instead.
+
+use crate::hash::Identity;
+use crate::identify::ById;
+use crate::record::{Message, RecordError};
+use crate::stream::Increment;
+use crate::units::UnixNanos;
+use crate::window::share;
+
+/// On which side of a switch a series stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// It opens; before, its streams were raw. It takes all of the increment that spans the switch.
+    OpensAfterRaw,
+    /// It opens; before, its streams folded into another series, which takes the part before the switch.
+    OpensAfterFold,
+    /// It closes; afterwards its streams are raw. It takes all of the increment that spans the switch.
+    ClosesForRaw,
+    /// It closes; afterwards its streams fold into another series. It takes the part before the switch.
+    ClosesForFold,
+}
+
+/// A series' part in a switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// When, in event time.
+    pub at: UnixNanos,
+    /// On which side.
+    pub side: Side,
+}
+
+impl Side {
+    const ALL: [Side; 4] =
+        [Side::OpensAfterRaw, Side::OpensAfterFold, Side::ClosesForRaw, Side::ClosesForFold];
+
+    /// Does the series end at the switch?
+    pub fn closes(self) -> bool {
+        matches!(self, Side::ClosesForRaw | Side::ClosesForFold)
+    }
+}
+
+impl Turn {
+    /// As a message of records writes it; 0 stands for none.
+    pub fn code(turn: Option<Turn>) -> (u8, u64) {
+        let Some(turn) = turn else { return (0, 0) };
+        let code = Side::ALL.iter().zip(1u8..).find(|(side, _)| **side == turn.side).map_or(0, |(_, n)| n);
+        (code, turn.at.0)
+    }
+
+    /// What a code and a time stand for.
+    pub fn of_code(code: u8, at: u64) -> Result<Option<Turn>, RecordError> {
+        if code == 0 {
+            return Ok(None);
+        }
+        let side = Side::ALL.get(usize::from(code).saturating_sub(1)).ok_or(RecordError::Malformed)?;
+        Ok(Some(Turn { at: UnixNanos(at), side: *side }))
+    }
+}
+
+/// An increment in two: what was gathered until `at`, and what after. In proportion to time; integers round the first part down,
+/// as windows do, and nothing is lost.
+pub fn divide(inc: &Increment, at: UnixNanos) -> (Option<Increment>, Option<Increment>) {
+    if inc.to <= at {
+        return (Some(*inc), None);
+    }
+    if inc.from >= at {
+        return (None, Some(*inc));
+    }
+    let (before, after) = share(inc.amount, at.since(inc.from), inc.to.since(inc.from));
+    let first = Increment { amount: before, to: at, ..*inc };
+    (Some(first), Some(Increment { amount: after, from: at, reset: false, ..*inc }))
+}
+
+/// The streams that this worker saw go out raw and that a switch has not yet ended at the backend. Bounded: a stream for which
+/// there is no room goes stale by look-back.
+#[derive(Default)]
+pub struct RawStreams(ById<()>);
+
+impl RawStreams {
+    /// Did this stream go out raw, with no stale marker since?
+    pub fn contains(&self, stream: Identity) -> bool {
+        !self.0.is_empty() && self.0.contains_key(&stream)
+    }
+
+    /// Nothing is known, and no memory held.
+    pub fn forget(&mut self) {
+        if self.0.capacity() > 0 {
+            self.0 = ById::default();
+        }
+    }
+
+    /// The upstream has accepted a request: what its records say about series that open after raw streams. `carried` says that the
+    /// whole of it went out raw.
+    pub fn note(&mut self, message: &[u8], carried: bool, streams_max: u32) {
+        let Ok(message) = Message::read(message) else { return };
+        let opens = |turn: Option<Turn>| turn.is_some_and(|t| t.side == Side::OpensAfterRaw);
+        let opening: Vec<bool> = message.heads().flatten().map(|head| opens(head.turn)).collect();
+        let max = usize::try_from(streams_max).unwrap_or(usize::MAX);
+        for record in message.records().flatten() {
+            let at = usize::try_from(record.series).unwrap_or(usize::MAX);
+            if opening.get(at) != Some(&true) {
+                continue;
+            }
+            if !(carried || record.carried) {
+                self.0.remove(&record.stream);
+            } else if self.0.len() < max {
+                self.0.insert(record.stream, ());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::amount::Number;
+
+    fn inc(amount: i64, from: u64, to: u64) -> Increment {
+        Increment { amount: Number::Int(amount), from: UnixNanos(from), to: UnixNanos(to), reset: true }
+    }
+
+    #[test]
+    fn an_increment_is_divided_in_proportion_to_time() {
+        let at = UnixNanos(100);
+        assert_eq!(divide(&inc(7, 80, 100), at), (Some(inc(7, 80, 100)), None));
+        assert_eq!(divide(&inc(7, 100, 120), at), (None, Some(inc(7, 100, 120))));
+        let rest = |amount, to| Increment { reset: false, ..inc(amount, 100, to) };
+        assert_eq!(divide(&inc(7, 90, 110), at), (Some(inc(3, 90, 100)), Some(rest(4, 110))));
+        assert_eq!(divide(&inc(1, 99, 200), at), (Some(inc(0, 99, 100)), Some(rest(1, 200))));
+    }
+
+    #[test]
+    fn codes_are_read_as_they_are_written() {
+        assert_eq!(Turn::of_code(0, 9), Ok(None));
+        for side in Side::ALL {
+            let turn = Some(Turn { at: UnixNanos(5), side });
+            let (code, at) = Turn::code(turn);
+            assert_eq!(Turn::of_code(code, at), Ok(turn));
+        }
+        assert_eq!(Turn::of_code(5, 9), Err(RecordError::Malformed));
+    }
+}
