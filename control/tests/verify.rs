@@ -1,86 +1,13 @@
 //! `phoenix verify` as a person runs it. Two real Prometheus are asked elsewhere; here a small server plays one, for what a real one does
 //! seldom: being down, slow, wrong, or refusing every second request.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+#[path = "verify/server.rs"]
+mod server;
+
+use server::{Does, EMPTY, GREETING, MATRIX, TOKEN, serve};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-
-/// One value at every minute of the span that [`verify`] asks for.
-const MATRIX: &str = r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{"route":"/"},"values":[[1700000000,"1"],[1700000060,"2"]]}]}}"#;
-const EMPTY: &str = r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#;
-const GREETING: &str = r#"{"status":"success","data":{"resultType":"scalar","result":[1700000000,"1"]}}"#;
-
-/// What a server does.
-#[derive(Clone, Copy, Debug)]
-enum Does {
-    /// Answers every range query with this.
-    Say(u16, &'static str),
-    /// Answers only after this time.
-    Wait(Duration),
-    /// Refuses every second range query.
-    Half,
-    /// Ends the connection in the middle of an answer.
-    HangUp,
-    /// Nobody listens.
-    Down,
-    /// Answers the greeting with an error too.
-    Ill,
-}
-
-/// Starts a server on a port of the system's choice; it ends with the test's process.
-fn serve(does: Does) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    if matches!(does, Does::Down) {
-        return url;
-    }
-    std::thread::spawn(move || {
-        let count = AtomicUsize::new(0);
-        for stream in listener.incoming().flatten() {
-            let n = count.fetch_add(1, Ordering::Relaxed);
-            std::thread::spawn(move || answer(stream, does, n));
-        }
-    });
-    url
-}
-
-fn answer(mut stream: TcpStream, does: Does, n: usize) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let mut first = String::new();
-    reader.read_line(&mut first).unwrap();
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).unwrap_or(0) < 3 {
-            break;
-        }
-        if let Some((name, value)) = line.split_once(':')
-            && name.eq_ignore_ascii_case("content-length")
-        {
-            length = value.trim().parse().unwrap();
-        }
-    }
-    reader.take(length).read_to_end(&mut Vec::new()).unwrap();
-    let (status, body) = match does {
-        Does::Ill => (500, "the disk is full"),
-        _ if first.contains("/api/v1/query ") => (200, GREETING),
-        _ if first.contains("/api/v1/label/") => (200, r#"{"status":"success","data":[]}"#),
-        Does::Say(status, body) => (status, body),
-        Does::Wait(time) => {
-            std::thread::sleep(time);
-            (200, MATRIX)
-        }
-        Does::Half if n.is_multiple_of(2) => (503, r#"{"status":"error","error":"too many queries"}"#),
-        Does::Half => (200, MATRIX),
-        Does::HangUp | Does::Down => (200, ""),
-    };
-    let length = if matches!(does, Does::HangUp) && body.is_empty() { 100 } else { body.len() };
-    let _ =
-        write!(stream, "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
-}
 
 struct Run {
     output: Output,
@@ -292,6 +219,60 @@ fn each_bad_file_is_a_line_and_the_rest_runs() {
     assert_eq!(queries[3].2, "unknown variable $mine");
     assert!(queries[1].2.starts_with("syntax error: "), "{queries:?}");
     assert_eq!(run.status(), 1);
+}
+
+#[test]
+fn a_token_comes_from_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (right, wrong, empty) =
+        (file("right", &format!("{TOKEN}\n")), file("wrong", "guess"), file("empty", "\n"));
+    let two_lines = file("two", &format!("{TOKEN}\nX-Scope-OrgID: other"));
+    for (token, status, words) in [
+        (Some(&right), 0, "passed"),
+        (Some(&wrong), 2, "full side: HTTP 401: who are you?"),
+        (None, 2, "full side: HTTP 401: who are you?"),
+        (Some(&empty), 2, "no token"),
+        (Some(&two_lines), 2, "more than one line"),
+        (Some(&"/nonexistent".to_owned()), 2, "/nonexistent: No such file"),
+    ] {
+        let more: Vec<&str> = token.iter().flat_map(|file| ["--token-file", file.as_str()]).collect();
+        let run = verify(&serve(Does::Guarded), &serve(Does::Guarded), LIST, &more);
+        assert_eq!(run.status(), status, "{token:?}: {}", run.text());
+        assert!(run.text().contains(words), "{token:?}: {}", run.text());
+        let told = [run.text(), run.report.to_string(), run.page];
+        assert!(told.iter().all(|text| !text.contains(TOKEN)), "the token is told: {told:?}");
+    }
+}
+
+#[test]
+fn recording_rules_that_refer_to_each_other() {
+    // Nothing is stored on either side, so that every recorded metric has to be replaced by what it records.
+    let url = serve(Does::Say(200, EMPTY));
+    let rules = "groups:
+- name: g
+  rules:
+  - {record: 'a:x', expr: 'sum(rate(x_total[5m]))'}
+  - {record: 'b:x', expr: 'a:x * 2'}
+  - {record: 'c:x', expr: 'b:x + a:x'}
+  - {record: 'chicken', expr: 'egg'}
+  - {record: 'egg', expr: 'chicken'}
+  - {record: 'itself', expr: 'itself + 1'}
+";
+    let run = verify(&url, &url, &[("rules.yml", rules)], &[]);
+    let queries = run.report["queries"].as_array().unwrap();
+    let text = |index: usize| queries[index]["query"].as_str().unwrap().replace(['(', ')', ' '], "");
+    assert_eq!(text(2), "sumratex_total[5m]*2+sumratex_total[5m]", "{}", run.text());
+    assert!(run.queries()[..3].iter().all(|query| query.1 == "no_data"), "{}", run.text());
+    for (place, verdict, why) in &run.queries()[3..] {
+        assert_eq!(verdict, "cannot_be_read", "{place}");
+        assert!(why.starts_with("recording rules refer to each other in a circle"), "{place}: {why}");
+    }
+    assert_eq!((run.queries().len(), run.status()), (6, 1), "{}", run.text());
 }
 
 /// A plan that folds `pod` away.

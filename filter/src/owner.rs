@@ -202,7 +202,11 @@ impl Owner {
                 let newest =
                     message.records().flatten().map(|r| r.observation.time).max().unwrap_or_default();
                 self.advance(newest);
-                self.began.get_or_insert(self.now);
+                if self.began.is_none() {
+                    // As under the wall clock: what lies further back than the delay had closed before we began.
+                    self.began = Some(self.now);
+                    self.closed_at = self.now;
+                }
                 self.fold_records(&message, self.now);
                 self.close_due(self.now);
             }

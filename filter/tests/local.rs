@@ -160,3 +160,26 @@ fn a_new_key_ends_every_series_before_it() {
     assert_eq!((page.increments_in.int(), page.increments_out.int(), page.abandoned), (13, 13, 0));
     assert_eq!(page.baselines, 1, "the first point under the new key");
 }
+
+/// Under `clock: event` a first message of deltas goes where it came to be, not to the beginning of time.
+#[test]
+fn the_first_message_may_hold_deltas() {
+    let plan = PLAN.replace(r#""writer":"w""#, r#""writer":"w","clock":"event""#);
+    let mut engine = Local::new(plan.as_bytes(), "x", UnixNanos(0)).unwrap();
+    for (time, value) in [(1_700_000_000, 5), (1_700_000_100, 7)] {
+        let mut request = Request::decode(&batch("a", "requests", time - 5, time, value)[..]).unwrap();
+        let metric = &mut request.resource_metrics[0].scope_metrics[0].metrics[0];
+        let Some(Data::Sum(sum)) = &mut metric.data else { panic!() };
+        sum.aggregation_temporality = 1;
+        let body = request.encode_to_vec();
+        let whole = Batch { body: &body, tenant: b"t", sender: b"", arrived: UnixNanos(0) };
+        let done = engine.process(Framing::Plain, &whole).unwrap();
+        engine.settle(done.token, Settled::Accepted, UnixNanos(0));
+    }
+    let (_, emission) = engine.next_emission(UnixNanos(0)).expect("the first window has closed");
+    let request = Request::decode(&emission.body[..]).unwrap();
+    let Some(Data::Sum(sum)) = &request.resource_metrics[0].scope_metrics[0].metrics[0].data else {
+        panic!()
+    };
+    assert_eq!(sum.data_points[0].time_unix_nano, 1_700_000_000 * S);
+}

@@ -8,7 +8,7 @@
 use crate::place::{BUILD_LIMIT, DOWNLOAD_LIMIT, Place, QUESTION_LIMIT};
 use crate::programs::equip;
 use crate::wasm_toolchain::Toolchain;
-use crate::{envoy, fuzz, modules, programs, purity, tools};
+use crate::{envoy, fuzz, modules, programs, prometheus, purity, tools};
 use anyhow::{Context, Result, bail};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -34,7 +34,7 @@ struct Step {
     act: fn(&Place) -> Result<Verdict>,
 }
 
-const STEPS: [Step; 13] = [
+const STEPS: [Step; 14] = [
     Step { name: "lock", proves: "Cargo.lock is committed as the manifests need it", act: lock },
     Step { name: "fmt", proves: "every crate is formatted", act: |place| passed(format(place, true)) },
     Step { name: "build", proves: "the modules build, import what Envoy offers and are small", act: build },
@@ -48,10 +48,15 @@ const STEPS: [Step; 13] = [
     Step { name: "clippy-wasm", proves: "no warning in the wasm crates", act: clippy_wasm },
     Step { name: "deny", proves: "licences, bans and sources of dependencies", act: deny },
     Step { name: "advisories", proves: "no dependency with a known flaw", act: advisories },
+    Step { name: "prometheus", proves: "there is a Prometheus to prove queries on", act: prometheus },
     Step { name: "tests", proves: "unit and integration tests", act: tests },
     Step { name: "doctests", proves: "the examples in the documentation", act: doctests },
     Step { name: "fuzz", proves: "no input breaks a fuzz target in a short run", act: fuzzing },
-    Step { name: "demo", proves: "totals are conserved through real Envoy", act: demo },
+    Step {
+        name: "demo",
+        proves: "through real Envoy totals are conserved and a dashboard reads the same",
+        act: demo,
+    },
 ];
 
 /// Runs the named steps, or all.
@@ -189,6 +194,15 @@ fn advisories(place: &Place) -> Result<Verdict> {
         return Ok(Verdict::Skipped("the advisory database cannot be had".into()));
     }
     passed(place.run(deny_command(place)?.args(["check", "--disable-fetch", "advisories"]), BUILD_LIMIT))
+}
+
+/// Minutes of building, once; the tests that need it are listed as ignored where there is none.
+fn prometheus(place: &Place) -> Result<Verdict> {
+    if !prometheus::can_be_had(place) {
+        let reason = "no Prometheus 3 and no Go to build it with: queries are not proven (docs/building.md)";
+        return Ok(Verdict::Skipped(reason.into()));
+    }
+    passed(prometheus::find(place))
 }
 
 /// The command with what integration tests read from the environment.

@@ -16,10 +16,7 @@ const RUN_LIMIT: Duration = Duration::from_secs(60 * 60);
 
 /// Gives a command the modules and Envoy, and Prometheus where it is at hand: nothing waits for its build.
 pub fn equip<'a>(place: &Place, envoy: &Path, command: &'a mut Command) -> &'a mut Command {
-    // One that is named is left as it is: what cannot use it should say so.
-    if std::env::var_os("PHOENIX_PROMETHEUS").is_none() {
-        command.envs(prometheus::ready(place).map(|program| ("PHOENIX_PROMETHEUS", program)));
-    }
+    command.envs(prometheus::at_hand(place).map(|program| ("PHOENIX_PROMETHEUS", program)));
     command.env("PHOENIX_ENVOY", envoy).env("PHOENIX_WASM_DIR", &place.out)
 }
 
@@ -27,7 +24,11 @@ pub fn equip<'a>(place: &Place, envoy: &Path, command: &'a mut Command) -> &'a m
 pub fn demo(place: &Place, arguments: &[String]) -> Result<ExitCode> {
     // The profile of the tests, so that one machine builds the dependencies once; without the engine and wasmtime, which the demo
     // must not and need not have.
-    let build = ["-p", "phoenix-host-test", "--no-default-features"];
+    let mut build = vec!["-p", "phoenix-host-test", "--no-default-features"];
+    if prometheus::at_hand(place).is_some() {
+        // It asks the dashboard's questions; the demo looks for it beside itself.
+        build.extend(["-p", "phoenix-control", "--bin", "phoenix"]);
+    }
     program(place, "phoenix-demo", "debug", &build, arguments)
 }
 

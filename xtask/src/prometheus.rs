@@ -42,8 +42,22 @@ pub fn find(place: &Place) -> Result<PathBuf> {
     Ok(built)
 }
 
+/// What a program may be given without a build: the one that is named, unchecked, since whoever cannot use it should say so; else [`ready`]. Named
+/// with nothing, there is none.
+pub fn at_hand(place: &Place) -> Option<PathBuf> {
+    match std::env::var_os("PHOENIX_PROMETHEUS") {
+        Some(named) => (!named.is_empty()).then(|| named.into()),
+        None => ready(place),
+    }
+}
+
+/// Whether [`find`] has anything to try.
+pub fn can_be_had(place: &Place) -> bool {
+    at_hand(place).is_some() || on_path("go").is_some()
+}
+
 /// Prometheus 3 if it is on `PATH` or in the cache already: what runs without it must not wait minutes for a build.
-pub fn ready(place: &Place) -> Option<PathBuf> {
+fn ready(place: &Place) -> Option<PathBuf> {
     let built = wanted(place).ok().map(|wanted| cached(place, &wanted));
     on_path("prometheus").into_iter().chain(built).find(|program| check(program).is_ok())
 }

@@ -3,7 +3,7 @@
 //! Enters: the command line. Leaves: checked values in plain units. Refused, each with what would be right: durations that are none, a
 //! step of zero, more points than Prometheus answers, an end that is no time.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use phoenix_plan::Plan;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -55,6 +55,9 @@ pub struct Arguments {
     /// Request header for both sides as name=value, such as X-Scope-OrgID=shop; may be repeated.
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = crate::explain::pair)]
     pub headers: Vec<(String, String)>,
+    /// File with a bearer token for both sides, on a line. It travels as the URLs say: in the clear.
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
     /// Longest wait for one answer.
     #[arg(long, default_value = "30s", value_parser = duration)]
     pub timeout: Duration,
@@ -89,6 +92,23 @@ pub struct Span {
 }
 
 impl Arguments {
+    /// The headers of every request, the token among them.
+    pub fn request_headers(&self) -> Result<Vec<(String, String)>> {
+        let mut headers = self.headers.clone();
+        if let Some(file) = &self.token_file {
+            let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+            let token = text.trim();
+            if token.is_empty() {
+                bail!("{}: no token", file.display());
+            }
+            if token.lines().count() > 1 {
+                bail!("{}: more than one line; expected a token alone", file.display());
+            }
+            headers.push(("Authorization".to_owned(), format!("Bearer {token}")));
+        }
+        Ok(headers)
+    }
+
     /// The steps to ask for. Ends are moved down to whole steps, so that a repeated run asks for the same points.
     pub fn span(&self, plan: Option<&Plan>) -> Result<Span> {
         let step_ms = self.step.as_millis() as i64;

@@ -27,6 +27,9 @@ const ROUNDING_ABSOLUTE: f64 = 1e-12;
 /// Reasons about labels name at most this many.
 const LABELS_NAMED_MAX: usize = 5;
 
+/// Series of a side that a picture of what cannot be compared shows: more lines than a person tells apart.
+const ALONE_MAX: usize = 24;
+
 /// What counts as the same answer.
 #[derive(Clone, Debug)]
 pub struct Rule {
@@ -61,6 +64,8 @@ pub struct Comparison {
     pub worst: Option<Worst>,
     /// The series with the worst point, or the first that one side lacks, as both sides have it.
     pub chart: Option<Chart>,
+    /// Where no series is on both sides: the series, each on its own, at most [`ALONE_MAX`] of a side.
+    pub alone: Vec<Chart>,
     /// What is odd about the labels, in words.
     pub remarks: Vec<String>,
 }
@@ -78,6 +83,13 @@ impl Sides {
     /// Both together.
     pub fn sum(self) -> u64 {
         self.full + self.folded
+    }
+}
+
+impl Comparison {
+    /// The mean relative error of the points compared, if any were.
+    pub fn mean_error(&self) -> Option<f64> {
+        (self.points > 0).then(|| self.error_sum / self.points as f64)
     }
 }
 
@@ -134,13 +146,17 @@ pub fn compare(full: &[Series], folded: &[Series], span: &Span, rule: &Rule) -> 
 
     let nothing = BTreeMap::new();
     let all: BTreeSet<&Labels> = full.keys().chain(folded.keys()).collect();
-    for labels in all {
-        let pair = Pair {
-            labels,
-            full: full.get(labels).unwrap_or(&nothing),
-            folded: folded.get(labels).unwrap_or(&nothing),
-        };
-        pair.add_to(&mut comparison, span, rule, floor);
+    let pair = |labels| Pair {
+        labels,
+        full: full.get(labels).unwrap_or(&nothing),
+        folded: folded.get(labels).unwrap_or(&nothing),
+    };
+    for &labels in &all {
+        pair(labels).add_to(&mut comparison, span, rule, floor);
+    }
+    if comparison.unmatched == comparison.series {
+        let shown = full.keys().take(ALONE_MAX).chain(folded.keys().take(ALONE_MAX));
+        comparison.alone = shown.map(|labels| pair(labels).chart(span)).collect();
     }
     label_remarks(&full, &folded, &mut comparison.remarks);
 

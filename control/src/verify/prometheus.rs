@@ -61,7 +61,7 @@ impl Side {
         Ok(Side {
             name,
             url: url.trim_end_matches('/').to_owned(),
-            headers: arguments.headers.clone(),
+            headers: arguments.request_headers()?,
             timeout: arguments.timeout,
             agent,
             failures_in_a_row: AtomicU32::new(0),

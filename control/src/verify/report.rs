@@ -127,7 +127,8 @@ pub fn percent(share: f64) -> String {
         small if small < 1e-6 => format!("{percent:.0e}"),
         small if small < 0.1 => significant(percent, 2),
         small if small < 100.0 => {
-            let floor = (percent * 100.0).floor() / 100.0;
+            // 2.2 % is 2.1999999999999997 in binary.
+            let floor = (percent * 100.0 + 1e-9).floor() / 100.0;
             significant(floor, 4)
         }
         _ => format!("{percent:.0}"),

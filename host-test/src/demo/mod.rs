@@ -9,6 +9,8 @@ pub mod judge;
 pub mod numbers;
 /// The live line.
 pub mod progress;
+/// The same dashboard on full and on folded data.
+pub mod proof;
 /// From the first port to the verdict.
 pub mod stage;
 /// The same numbers for machines.
@@ -44,6 +46,14 @@ pub struct Options {
     /// The module.
     #[arg(long, default_value = "target/phoenix/phoenix_envoy.wasm")]
     pub module: PathBuf,
+    /// The command line `phoenix`, for the proof; left out: the one beside this program.
+    #[arg(long, default_value_os_t = beside("phoenix"))]
+    pub phoenix: PathBuf,
+}
+
+/// A program in the folder of this one.
+fn beside(name: &str) -> PathBuf {
+    std::env::current_exe().unwrap_or_default().with_file_name(name)
 }
 
 #[cfg(test)]

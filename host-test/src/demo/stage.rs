@@ -6,7 +6,8 @@
 use super::judge::{Verdict, WARM_UP_METRIC, judge};
 use super::numbers::{bytes, count};
 use super::progress::Line;
-use super::{Options, summary, table};
+use super::proof::{Answers, Proof};
+use super::{Options, proof, summary, table};
 use crate::envoy::process::{Usage, find_binary};
 use crate::envoy::{Envoy, EnvoyOptions, config};
 use crate::shop::client::{Client, Protocol};
@@ -33,6 +34,9 @@ const WARM_UP_REQUESTS: u32 = 16;
 const SETTLE: Duration = Duration::from_secs(2);
 /// How much longer the verdict may take to hold.
 const GRACE: Duration = Duration::from_secs(15);
+/// Export interval of a pod. With one second a minute of the demo has as many exports as a quarter of an hour at the usual fifteen, so that a
+/// dashboard's ranges hold as many samples as they do in production.
+pub const INTERVAL: Duration = Duration::from_secs(1);
 /// How often the live line is painted.
 const FRAME: Duration = Duration::from_millis(250);
 /// The stats of the module and of its VM.
@@ -53,6 +57,8 @@ pub struct Outcome {
     pub usage: Usage,
     /// The module's stats.
     pub stats: BTreeMap<String, i64>,
+    /// What the dashboard's queries answered; `None` without a Prometheus.
+    pub answers: Option<Answers>,
 }
 
 /// Runs the demo and prints it; true if everything holds.
@@ -60,7 +66,7 @@ pub struct Outcome {
 /// # Errors
 /// Something that is not Phoenix' fault: no Envoy, no module, no port, no disk.
 pub async fn run(options: &Options) -> anyhow::Result<bool> {
-    let plugin_config = config::shipped("envoy/plan/shop.json")?;
+    let plugin_config = plugin_config()?;
     let plan = plan_of(&plugin_config)?;
     let books =
         BooksConfig { run_start_ns: unix_ns(), mark: plan.mark_label.clone(), ..BooksConfig::default() };
@@ -80,11 +86,21 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
         options.replicas * 8,
         options.workers
     );
+    let proof = Proof::begin(options, &plan).await?;
+    sink.copy_to(proof.as_ref().map(Proof::folded));
     warm_up(&envoy).await?;
+    let begin_ns = unix_ns();
     let before = envoy.usage()?;
-    let (truth, progress) = traffic(options, &envoy, &sink, books).await?;
-    let verdict = settle(&truth, &sink, &plan).await;
+    let (truth, progress) = traffic(options, &envoy, &sink, books, proof.as_ref()).await?;
+    let end_ns = unix_ns();
+    let mut verdict = settle(&truth, &sink, &plan).await;
     let usage = envoy.usage()?;
+    sink.copy_to(None);
+    let answers = match proof {
+        Some(proof) => Some(proof.ask(options, begin_ns, end_ns).await?),
+        None => None,
+    };
+    verdict.failures.extend(answers.iter().flat_map(|answers| answers.failures.clone()));
     let outcome = Outcome {
         verdict,
         truth,
@@ -92,11 +108,22 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
         progress,
         usage: Usage { cpu: usage.cpu.saturating_sub(before.cpu), ..usage },
         stats: envoy.stats(STATS).await?,
+        answers,
     };
     envoy.quit().await?;
     summary::write(options, &outcome)?;
     print(options, &outcome, &envoy);
     Ok(outcome.verdict.holds())
+}
+
+/// The shop's plan for the demo's pace: windows as long as the export interval, as everywhere.
+fn plugin_config() -> anyhow::Result<String> {
+    let mut document = config::shop_plugin_config()?;
+    let rules = document["plan"]["rules"].as_array_mut().context("envoy/plan/shop.json: no rules")?;
+    for fold in rules.iter_mut().filter_map(|rule| rule.get_mut("fold")) {
+        fold["window"] = format!("{}ms", INTERVAL.as_millis()).into();
+    }
+    Ok(serde_json::to_string_pretty(&document)?)
 }
 
 fn plan_of(plugin_config: &str) -> anyhow::Result<Plan> {
@@ -127,16 +154,18 @@ async fn traffic(
     envoy: &Envoy,
     sink: &Sink,
     books: BooksConfig,
+    proof: Option<&Proof>,
 ) -> anyhow::Result<(Truth, Progress)> {
     let length = Duration::from_secs(options.seconds);
     let shop = ShopConfig {
         seed: options.seed,
         replicas: options.replicas,
         length,
+        interval: INTERVAL,
         requests_per_connection: options.requests_per_connection,
         ..ShopConfig::default()
     };
-    let mut shop = Shop::open(&shop, envoy.address(), books);
+    let mut shop = Shop::open_and_copy(&shop, envoy.address(), books, proof.map(Proof::full));
     let mut line = Line::new("traffic", options.seconds);
     let begin = Instant::now();
     loop {
@@ -203,6 +232,7 @@ fn print(options: &Options, outcome: &Outcome, envoy: &Envoy) {
         bytes(outcome.usage.resident_bytes)
     );
     println!("{}\n", table::render_stats(&outcome.stats));
+    println!("{}", proof::render(outcome.answers.as_ref()));
     println!("  numbers: {}", options.json.display());
     let failures = outcome.verdict.all_failures();
     if failures.is_empty() {

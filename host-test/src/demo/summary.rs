@@ -51,6 +51,8 @@ pub fn document(options: &Options, outcome: &Outcome) -> Value {
             "resident_bytes": outcome.usage.resident_bytes,
             "stats": outcome.stats,
         },
+        // `null`: there was no Prometheus 3 to ask.
+        "answers": outcome.answers.as_ref().map(|answers| &answers.report),
         "metrics": rows.iter().map(row).collect::<Vec<_>>(),
     })
 }

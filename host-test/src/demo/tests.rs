@@ -2,6 +2,7 @@
 
 use super::judge::{Verdict, judge};
 use super::numbers::{bytes, change, count};
+use super::proof::When;
 use super::table;
 use crate::envoy::config::shop_plugin_config;
 use crate::shop::Truth;
@@ -142,4 +143,18 @@ fn numbers_read_well() {
         ("999 B".into(), "1.23 kB".into(), "98.8 MB".into())
     );
     assert_eq!(change(200, 50), "-75 %");
+}
+
+#[test]
+fn when_the_dashboard_is_asked() {
+    let second = 1_000_000_000;
+    for (length_s, range_s, rate_interval_s, tolerance) in [(60, 20, 30, 0.1), (20, 6, 10, 0.3)] {
+        let when = When::of(1_000 * second + 7, (1_000 + length_s) * second + 9);
+        assert_eq!(
+            (when.end_s, when.range_s, when.rate_interval_s, when.tolerance()),
+            (1_000 + length_s, range_s, rate_interval_s, tolerance)
+        );
+        // No range reaches back before the traffic.
+        assert!(when.range_s + when.rate_interval_s < length_s);
+    }
 }

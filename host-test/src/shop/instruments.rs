@@ -2,7 +2,8 @@
 //!
 //! In: draws of the process's generator and the span since the last export. Out: OTLP metrics, and the increments behind them as
 //! [`Increment`]s, so that the truth is what was drawn and not what was read back. A cumulative stream appears with its first
-//! increment and is exported ever after, as SDKs do; a delta stream only where it moved.
+//! increment and is exported ever after, as SDKs do; it starts at the export before, as the specification advises ("Start timestamps" of the metrics
+//! SDK). A delta stream is exported only where it moved.
 
 use super::catalogue::{
     CATEGORIES, CURRENCIES, METRICS, MetricSpec, PAYMENTS, STATUSES, Service, Shape, USER_AGENTS,
@@ -44,19 +45,33 @@ pub struct Span {
 /// Label indices of a stream: their meaning is the metric's own.
 type Key = (usize, usize, usize);
 
+/// What a stream stands at, and since when it counts.
+#[derive(Clone, Debug)]
+struct Counter<T> {
+    start_ns: u64,
+    value: T,
+}
+
+/// The streams of one instrument.
+type Streams<T> = BTreeMap<Key, Counter<T>>;
+
 /// The state of a process: what its counters stand at.
 #[derive(Clone, Debug, Default)]
 pub struct Instruments {
-    requests: BTreeMap<Key, i64>,
-    bytes: BTreeMap<Key, i64>,
-    cpu: BTreeMap<Key, f64>,
-    audit: BTreeMap<Key, i64>,
-    active: BTreeMap<Key, i64>,
-    durations: BTreeMap<Key, Vec<u64>>,
+    requests: Streams<i64>,
+    bytes: Streams<i64>,
+    cpu: Streams<f64>,
+    audit: Streams<i64>,
+    active: Streams<i64>,
+    durations: Streams<Vec<u64>>,
 }
 
 /// Bounds of `http_request_duration`, seconds (OpenTelemetry's advice for HTTP).
 const DURATION_BOUNDS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+
+/// How often a delta stream moved since the last export. Seldom enough that gaps happen all the time; often enough that a rate over them means
+/// something: what a stream did in a gap at the end of a range, nobody can know.
+const MOVES: f64 = 0.9;
 
 impl Instruments {
     /// Draws the traffic of `span` and exports it; increments go to `book` under the metric's index in [`METRICS`].
@@ -88,24 +103,25 @@ impl Instruments {
             let route = skewed(rng, service.routes.len(), 1.3);
             let status = skewed(rng, STATUSES.len(), 4.0);
             let agent = skewed(rng, USER_AGENTS.len(), 2.0);
-            *self.requests.entry((route, status, agent)).or_default() += 1;
+            *counter(&mut self.requests, (route, status, agent), span) += 1;
             book(0, Increment::Int(1));
             let bytes = rng.random_range(200..90_000);
-            *self.bytes.entry((route, 0, 0)).or_default() += bytes;
+            *counter(&mut self.bytes, (route, 0, 0), span) += bytes;
             book(1, Increment::Int(i128::from(bytes)));
-            self.durations.entry((route, 0, 0)).or_insert_with(|| vec![0; DURATION_BOUNDS.len() + 1])
-                [skewed(rng, DURATION_BOUNDS.len() + 1, 1.5)] += 1;
+            let buckets = counter(&mut self.durations, (route, 0, 0), span);
+            buckets.resize(DURATION_BOUNDS.len() + 1, 0);
+            buckets[skewed(rng, DURATION_BOUNDS.len() + 1, 1.5)] += 1;
         }
         for state in 0..2 {
             let seconds = seconds * rng.random_range(0.01..0.7);
-            *self.cpu.entry((state, 0, 0)).or_default() += seconds;
+            *counter(&mut self.cpu, (state, 0, 0), span) += seconds;
             book(2, Increment::Double(seconds));
         }
         let events = rng.random_range(0..3);
-        *self.audit.entry((0, 0, 0)).or_default() += events;
+        *counter(&mut self.audit, (0, 0, 0), span) += events;
         book(5, Increment::Int(i128::from(events)));
         for route in 0..service.routes.len() {
-            self.active.insert((route, 0, 0), rng.random_range(0..40));
+            *counter(&mut self.active, (route, 0, 0), span) = rng.random_range(0..40);
         }
     }
 
@@ -123,9 +139,9 @@ impl Instruments {
             "http_response_bytes" => cumulative(&self.bytes, span, |key| route_labels(service, key)),
             "audit_events" => cumulative(&self.audit, span, |_| vec![text("actor", "admin")]),
             "process_cpu_seconds" => {
-                let point = |(key, value): (&Key, &f64)| {
+                let point = |(key, stream): (&Key, &Counter<f64>)| {
                     let labels = vec![text("state", ["user", "system"][key.0])];
-                    number(labels, span.born_ns, span.now_ns, Value::AsDouble(*value))
+                    number(labels, stream.start_ns, span.now_ns, Value::AsDouble(stream.value))
                 };
                 sum(self.cpu.iter().map(point).collect(), CUMULATIVE, true)
             }
@@ -147,19 +163,20 @@ impl Instruments {
             "rpc_latency" if service.language == "java" => latency(span, rng),
             _ => return None,
         };
-        Some(metric(spec.name, spec.unit, data))
+        // SDKs export no metric without points, and Prometheus answers 500 to one.
+        has_points(&data).then(|| metric(spec.name, spec.unit, data))
     }
 
     fn request_duration(&self, service: &Service, span: Span) -> Data {
-        let point = |(key, buckets): (&Key, &Vec<u64>)| {
-            let count: u64 = buckets.iter().sum();
+        let point = |(key, stream): (&Key, &Counter<Vec<u64>>)| {
+            let count: u64 = stream.value.iter().sum();
             HistogramDataPoint {
                 attributes: route_labels(service, key),
-                start_time_unix_nano: span.born_ns,
+                start_time_unix_nano: stream.start_ns,
                 time_unix_nano: span.now_ns,
                 count,
                 sum: Some(count as f64 * 0.07),
-                bucket_counts: buckets.clone(),
+                bucket_counts: stream.value.clone(),
                 explicit_bounds: DURATION_BOUNDS.to_vec(),
                 ..HistogramDataPoint::default()
             }
@@ -174,9 +191,26 @@ pub fn shape(index: usize) -> Shape {
     METRICS[index].shape
 }
 
-fn cumulative(streams: &BTreeMap<Key, i64>, span: Span, labels: impl Fn(&Key) -> Vec<KeyValue>) -> Data {
-    let point =
-        |(key, value): (&Key, &i64)| number(labels(key), span.born_ns, span.now_ns, Value::AsInt(*value));
+fn has_points(data: &Data) -> bool {
+    match data {
+        Data::Sum(sum) => !sum.data_points.is_empty(),
+        Data::Gauge(gauge) => !gauge.data_points.is_empty(),
+        Data::Histogram(histogram) => !histogram.data_points.is_empty(),
+        Data::ExponentialHistogram(histogram) => !histogram.data_points.is_empty(),
+        Data::Summary(summary) => !summary.data_points.is_empty(),
+    }
+}
+
+/// The value of a stream; one that is new has counted since the export before.
+fn counter<T: Default>(streams: &mut Streams<T>, key: Key, span: Span) -> &mut T {
+    let new = || Counter { start_ns: span.last_ns, value: T::default() };
+    &mut streams.entry(key).or_insert_with(new).value
+}
+
+fn cumulative(streams: &Streams<i64>, span: Span, labels: impl Fn(&Key) -> Vec<KeyValue>) -> Data {
+    let point = |(key, stream): (&Key, &Counter<i64>)| {
+        number(labels(key), stream.start_ns, span.now_ns, Value::AsInt(stream.value))
+    };
     sum(streams.iter().map(point).collect(), CUMULATIVE, true)
 }
 
@@ -203,7 +237,7 @@ fn cart_items(
 ) -> Data {
     let mut points = Vec::new();
     for category in CATEGORIES {
-        if rng.random_bool(0.7) {
+        if rng.random_bool(MOVES) {
             let items = rng.random_range(1..400);
             book(index, Increment::Int(i128::from(items)));
             points.push(number(
@@ -226,7 +260,7 @@ fn order_revenue(
     let mut points = Vec::new();
     for currency in CURRENCIES {
         for payment in PAYMENTS {
-            if rng.random_bool(0.5) {
+            if rng.random_bool(MOVES) {
                 // Cents as doubles: 0.01 has no exact binary form, so that rounding is really tested.
                 let revenue = f64::from(rng.random_range(100..5_000_000)) * 0.01;
                 book(index, Increment::Double(revenue));

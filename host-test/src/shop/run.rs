@@ -9,9 +9,11 @@ use super::pod::Pod;
 use super::schedule::{Life, schedule};
 use super::truth::{Exports, Truth};
 use crate::sink::BooksConfig;
+use bytes::Bytes;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -41,6 +43,16 @@ pub struct Progress {
 impl Shop {
     /// Opens the shop: traffic flows from now on.
     pub fn open(config: &ShopConfig, address: SocketAddr, books: BooksConfig) -> Self {
+        Self::open_and_copy(config, address, books, None)
+    }
+
+    /// The same; every export that was acknowledged is also copied to `copies`, uncompressed and without frames.
+    pub fn open_and_copy(
+        config: &ShopConfig,
+        address: SocketAddr,
+        books: BooksConfig,
+        copies: Option<UnboundedSender<Bytes>>,
+    ) -> Self {
         let truth = Arc::new(Mutex::new(Truth::new(books)));
         let running = Arc::new(Mutex::new(Progress::default()));
         let mut pods = JoinSet::new();
@@ -53,6 +65,7 @@ impl Shop {
                 address,
                 truth: truth.clone(),
                 running: running.clone(),
+                copies: copies.clone(),
             };
             pods.spawn(task.run());
         }
@@ -89,6 +102,7 @@ struct PodTask {
     address: SocketAddr,
     truth: Arc<Mutex<Truth>>,
     running: Arc<Mutex<Progress>>,
+    copies: Option<UnboundedSender<Bytes>>,
 }
 
 impl PodTask {
@@ -144,6 +158,10 @@ impl PodTask {
         if outcome.is_acknowledged {
             truth.acknowledge(&self.config.tenant, &export);
             pod.acknowledged();
+            if let Some(copies) = &self.copies {
+                // A listener that is gone is no concern of the pod.
+                drop(copies.send(export.body));
+            }
         } else {
             truth.exports.dropped += 1;
         }

@@ -28,6 +28,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::{JoinHandle, JoinSet};
 
 /// A running sink. Dropping it closes the port and every connection.
@@ -69,6 +70,7 @@ struct State {
     faults: FaultPlan,
     keeps_requests: bool,
     delay: Duration,
+    copies: Option<UnboundedSender<Bytes>>,
     requests: Vec<Received>,
     counts: Counts,
 }
@@ -151,6 +153,11 @@ impl Sink {
     /// From now on answers this long after a request was booked.
     pub fn answer_after(&self, delay: Duration) {
         self.lock().delay = delay;
+    }
+
+    /// From now on copies every message to `copies` as it is booked, in the order of the books; uncompressed, without frames. `None` ends it.
+    pub fn copy_to(&self, copies: Option<UnboundedSender<Bytes>>) {
+        self.lock().copies = copies;
     }
 
     /// The requests kept so far, in order of arrival.
@@ -276,6 +283,10 @@ impl State {
             Decision::Booked => self.counts.booked += u64::from(is_booked),
             Decision::Malformed => self.counts.malformed += 1,
             Decision::Other => self.counts.other += 1,
+        }
+        if let (true, Some(copies), Some(Ok(messages))) = (is_booked, &self.copies, &messages) {
+            // A listener that is gone is no concern of the sender's.
+            messages.iter().for_each(|message| drop(copies.send(message.clone())));
         }
         if self.keeps_requests {
             self.requests.push(Received {

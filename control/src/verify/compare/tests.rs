@@ -102,6 +102,24 @@ fn the_worst_point_and_its_chart() {
 }
 
 #[test]
+fn series_without_a_counterpart_are_kept_for_a_picture() {
+    let many: String = (0..30).map(|n| format!("a={n}: 1; ")).collect();
+    for (full, folded, kept) in [
+        (many.trim_end_matches("; "), "b=1: 3", 24 + 1),
+        ("a=1: 1; a=2: 2", "", 2),
+        ("a=1: 1; a=2: 2", "a=2: 3; b=1: 1", 0),
+        ("a=1: 1 1", "a=1: - - 1", 0),
+    ] {
+        let (verdict, comparison) = compare(&series(full), &series(folded), &span(), &rule());
+        assert_eq!((verdict, comparison.alone.len()), (Verdict::Differs, kept), "{full} {folded}");
+        let is_one_sided = |chart: &Chart| {
+            chart.full.iter().all(Option::is_none) != chart.folded.iter().all(Option::is_none)
+        };
+        assert!(comparison.alone.iter().all(is_one_sided), "{full} {folded}");
+    }
+}
+
+#[test]
 fn remarks_name_labels_of_one_side() {
     let (_, comparison) = compare(&series("pod=p,a=1: 1"), &series("a=1: 1"), &span(), &rule());
     assert_eq!(comparison.remarks, ["only series of the full side carry pod"]);

@@ -1,4 +1,4 @@
-//! One series on both sides as SVG: the two lines above, the relative error below.
+//! One series on both sides as SVG: the two lines above, the relative error below. Where nothing can be compared, the series of both sides.
 //!
 //! Enters: values on common steps. Leaves: an `<svg>` that takes its colours from the page. Long answers are thinned to [`COLUMNS`]: of the steps of a
 //! column the one with the worst error stays, so that thinning never hides a difference.
@@ -30,16 +30,41 @@ struct Step {
     error: Option<f64>,
 }
 
-/// The picture.
+/// A line's value at a step.
+type Value = fn(&Step) -> Option<f64>;
+/// The lines, by their class in the page's style.
+const LINES: [(&str, Value); 2] = [("full", |step| step.full), ("folded", |step| step.folded)];
+
+/// The picture of one series.
 pub fn svg(chart: &Chart, span: &Span, tolerance: f64) -> String {
     let steps = steps(chart);
-    let values =
-        steps.iter().flat_map(|step| [step.full, step.folded]).flatten().filter(|value| value.is_finite());
-    let (low, high) = values
-        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
     let mut svg = format!(
         r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Both answers over time, and their relative error">"#
     );
+    lines(&mut svg, std::slice::from_ref(&steps));
+    times(&mut svg, span, HEIGHT);
+    errors(&mut svg, &steps, tolerance);
+    svg.push_str("</svg>");
+    svg
+}
+
+/// The picture of series that stand on one side each.
+pub fn svg_of_alone(charts: &[Chart], span: &Span) -> String {
+    let height = BOTTOM + HEIGHT - ERROR_BOTTOM;
+    let mut svg = format!(
+        r#"<svg class="alone" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="The series of both answers over time">"#
+    );
+    lines(&mut svg, &charts.iter().map(steps).collect::<Vec<_>>());
+    times(&mut svg, span, height);
+    svg.push_str("</svg>");
+    svg
+}
+
+/// A common scale and the lines of every series on it.
+fn lines(svg: &mut String, series: &[Vec<Step>]) {
+    let values = series.iter().flatten().flat_map(|step| [step.full, step.folded]).flatten();
+    let (low, high) = values
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
     let axis = Axis::new(low, high);
     for tick in axis.ticks() {
         let y = axis.y(tick, TOP, BOTTOM);
@@ -51,19 +76,13 @@ pub fn svg(chart: &Chart, span: &Span, tolerance: f64) -> String {
             significant(tick, 4)
         );
     }
-    times(&mut svg, span);
-    for (class, value) in
-        [("full", (|step: &Step| step.full) as fn(&Step) -> Option<f64>), ("folded", |step| step.folded)]
-    {
-        line(
-            &mut svg,
-            class,
-            steps.iter().map(|step| (step.x, value(step).map(|value| axis.y(value, TOP, BOTTOM)))),
-        );
+    for (class, value) in LINES {
+        for steps in series.iter().filter(|steps| steps.iter().any(|step| value(step).is_some())) {
+            let points =
+                steps.iter().map(|step| (step.x, value(step).map(|value| axis.y(value, TOP, BOTTOM))));
+            line(svg, class, points);
+        }
     }
-    errors(&mut svg, &steps, tolerance);
-    svg.push_str("</svg>");
-    svg
 }
 
 /// The steps that are drawn.
@@ -151,8 +170,8 @@ fn errors(svg: &mut String, steps: &[Step], tolerance: f64) {
     let _ = write!(svg, r#"<path class="tolerance" d="M{LEFT} {:.1}H{RIGHT}"/>"#, y(tolerance));
 }
 
-/// Times under both parts.
-fn times(svg: &mut String, span: &Span) {
+/// Times under all of it.
+fn times(svg: &mut String, span: &Span, height: f64) {
     let range_ms = (span.end_ms - span.start_ms).max(1);
     let form = match range_ms {
         ms if ms < 600_000 => "%H:%M:%S",
@@ -172,7 +191,7 @@ fn times(svg: &mut String, span: &Span) {
         let _ = write!(
             svg,
             r#"<text class="tick" x="{x:.1}" y="{:.1}" text-anchor="{anchor}">{}</text>"#,
-            HEIGHT - 8.0,
+            height - 8.0,
             time(ms, form)
         );
     }

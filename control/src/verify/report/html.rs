@@ -4,6 +4,7 @@
 //! heading and filters by text and verdict. Everything from files and servers is escaped; the page has no inline handlers.
 
 use super::{Report, Row, chart, labels, percent, significant, time};
+use crate::verify::compare::{Comparison, Sides};
 use crate::verify::verdict::Verdict;
 use std::fmt::Write;
 
@@ -117,7 +118,14 @@ fn card(page: &mut String, report: &Report, index: usize, row: &Row) {
     );
     reasons(page, row);
     if let Some(comparison) = &row.outcome.comparison {
-        if let Some(chart) = &comparison.chart {
+        if !comparison.alone.is_empty() {
+            let _ = write!(
+                page,
+                "<figure>{}<figcaption>{}</figcaption></figure>",
+                chart::svg_of_alone(&comparison.alone, &report.span),
+                escaped(&alone(comparison))
+            );
+        } else if let Some(chart) = &comparison.chart {
             let which = if comparison.worst.is_some() {
                 "Series with the worst point"
             } else {
@@ -135,6 +143,19 @@ fn card(page: &mut String, report: &Report, index: usize, row: &Row) {
     page.push_str("</article>");
 }
 
+/// What the picture of series without a counterpart shows, and how many more there are.
+fn alone(comparison: &Comparison) -> String {
+    let counted = |count: u64| if count == 1 { "1 series".to_owned() } else { format!("{count} series") };
+    let Sides { full, folded } = comparison.series;
+    let shown = comparison.alone.len() as u64;
+    let more = if shown < full + folded { format!("; {shown} are drawn") } else { String::new() };
+    format!(
+        "{} of the full side, {} of the folded one, and none with the same labels{more}",
+        counted(full),
+        counted(folded)
+    )
+}
+
 fn reasons(page: &mut String, row: &Row) {
     if !row.outcome.reasons.is_empty() || !row.query.notes.is_empty() {
         page.push_str("<ul class=\"reasons\">");
@@ -148,7 +169,7 @@ fn reasons(page: &mut String, row: &Row) {
     }
 }
 
-fn figures(page: &mut String, comparison: &crate::verify::compare::Comparison) {
+fn figures(page: &mut String, comparison: &Comparison) {
     let mut facts = Vec::new();
     if let Some(worst) = &comparison.worst {
         let values = format!(
@@ -158,10 +179,12 @@ fn figures(page: &mut String, comparison: &crate::verify::compare::Comparison) {
             time(worst.time_ms, "%T")
         );
         facts.push(("worst error", format!("{} ({values})", percent(worst.error))));
-        facts.push(("mean error", percent(comparison.error_sum / comparison.points.max(1) as f64)));
+        facts.push(("mean error", percent(comparison.mean_error().unwrap_or_default())));
     }
     facts.push(("points compared", comparison.points.to_string()));
-    facts.push(("outside tolerance", comparison.outside.to_string()));
+    if comparison.points > 0 {
+        facts.push(("outside tolerance", comparison.outside.to_string()));
+    }
     for (name, sides) in [
         ("missing (full, folded)", comparison.missing),
         ("at edges (full, folded)", comparison.edge),
@@ -179,7 +202,7 @@ fn figures(page: &mut String, comparison: &crate::verify::compare::Comparison) {
 }
 
 fn table(page: &mut String, report: &Report) {
-    page.push_str(r#"<h2>All queries</h2><div class="filter"><input type="search" id="filter" placeholder="Filter by query, place or reason" aria-label="Filter"><span id="shown"></span></div><div class="scroll"><table id="queries"><thead><tr><th data-type="rank">Answer</th><th>Query</th><th data-type="number">Worst error</th><th data-type="number">Points</th></tr></thead><tbody>"#);
+    page.push_str(r#"<h2>All queries</h2><div class="filter"><input type="search" id="filter" placeholder="Filter by query, place or reason" aria-label="Filter"><span id="shown"></span></div><div class="scroll"><table id="queries"><thead><tr><th data-type="rank">Answer</th><th>Query</th><th data-type="number">Worst error</th><th data-type="number">Mean</th><th data-type="number">Points</th></tr></thead><tbody>"#);
     for (index, row) in report.rows.iter().enumerate() {
         let comparison = row.outcome.comparison.as_ref();
         let worst = comparison.and_then(|comparison| comparison.worst.as_ref()).map(|worst| worst.error);
@@ -196,11 +219,14 @@ fn table(page: &mut String, report: &Report) {
         );
         reasons(page, row);
         let points = comparison.map_or(0, |comparison| comparison.points);
+        let mean = comparison.and_then(Comparison::mean_error);
         let _ = write!(
             page,
-            r#"</td><td class="number" data-value="{}">{}</td><td class="number" data-value="{points}">{points}</td></tr>"#,
+            r#"</td><td class="number" data-value="{}">{}</td><td class="number" data-value="{}">{}</td><td class="number" data-value="{points}">{points}</td></tr>"#,
             worst.map_or(-1.0, |error| if error.is_finite() { error } else { f64::MAX }),
-            worst.map(percent).unwrap_or_default()
+            worst.map(percent).unwrap_or_default(),
+            mean.unwrap_or(-1.0),
+            mean.map(percent).unwrap_or_default()
         );
     }
     page.push_str("</tbody></table></div>");

@@ -73,7 +73,6 @@ fn comparison(comparison: &Comparison) -> Value {
             "folded": worst.folded.to_string(),
         })
     });
-    let mean = (comparison.points > 0).then(|| comparison.error_sum / comparison.points as f64);
     json!({
         "series": comparison.series,
         "unmatched_series": comparison.unmatched,
@@ -82,7 +81,7 @@ fn comparison(comparison: &Comparison) -> Value {
         "points_outside_tolerance": comparison.outside,
         "missing_points": comparison.missing,
         "edge_points": comparison.edge,
-        "mean_error": mean,
+        "mean_error": comparison.mean_error(),
         "worst": worst,
         "remarks": comparison.remarks,
     })

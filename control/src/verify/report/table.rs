@@ -1,10 +1,11 @@
-//! The report for the terminal: what is not good in full, a count of each verdict, one line of result.
+//! The report for the terminal: what is not good in full, a line for each of the others, a count of each verdict, one line of result.
 
 use super::{Report, Row, labels, percent, significant, time};
+use crate::verify::compare::Comparison;
 use crate::verify::verdict::Verdict;
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ContentArrangement, Table, TableStyle, presets};
 
-/// Up to this many queries the good ones are listed too: a screen.
+/// Up to this many queries those that are good or without data are listed too: a screen.
 const LISTED_MAX: usize = 30;
 /// Width where there is no terminal: a log, a mail, a ticket.
 const WIDTH: u16 = 140;
@@ -16,7 +17,9 @@ pub fn render(report: &Report) -> String {
     let mut text = String::new();
     let from = time(report.span.start_ms, "%F %T");
     let to = time(report.span.end_ms, "%T UTC");
-    text.push_str(&format!("full {}, folded {}, {from} to {to}\n", report.urls[0], report.urls[1]));
+    let tolerance = percent(report.tolerance);
+    let [full, folded] = &report.urls;
+    text.push_str(&format!("full {full}, folded {folded}, {from} to {to}, tolerance {tolerance}\n"));
     for why in &report.down {
         text.push_str(&format!("down: {why}\n"));
     }
@@ -25,13 +28,17 @@ pub fn render(report: &Report) -> String {
             if complaint.place.is_empty() { String::new() } else { format!(" › {}", complaint.place) };
         text.push_str(&format!("cannot be read: {}{place}: {}\n", complaint.file, complaint.text));
     }
-    let all = report.rows.len() <= LISTED_MAX;
-    let listed =
-        |row: &&Row| all || !(row.outcome.verdict.is_good() || row.outcome.verdict == Verdict::NoData);
-    let mut rows: Vec<&Row> = report.rows.iter().filter(listed).collect();
+    let mut rows: Vec<&Row> = report.rows.iter().collect();
     rows.sort_by_key(|row| row.outcome.verdict);
-    if !rows.is_empty() && report.down.is_empty() {
-        text.push_str(&format!("{}\n", queries(&rows)));
+    let is_calm = |row: &&Row| row.outcome.verdict.is_good() || row.outcome.verdict == Verdict::NoData;
+    let (calm, changed): (Vec<&Row>, Vec<&Row>) = rows.into_iter().partition(is_calm);
+    if report.down.is_empty() {
+        if !changed.is_empty() {
+            text.push_str(&format!("{}\n", in_full(&changed)));
+        }
+        if !calm.is_empty() && report.rows.len() <= LISTED_MAX {
+            text.push_str(&format!("{}\n", in_short(&calm)));
+        }
     }
     text.push_str(&format!("{}\n", counts(report)));
     if report.foreign > 0 {
@@ -46,12 +53,43 @@ pub fn render(report: &Report) -> String {
     text
 }
 
-fn queries(rows: &[&Row]) -> Table {
+/// A table for the terminal's width.
+fn table(style: TableStyle) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(style).set_content_arrangement(ContentArrangement::Dynamic);
     if !table.is_tty() {
         table.set_width(WIDTH);
     }
+    table
+}
+
+/// A line a query: where it stands and how near the answers are.
+fn in_short(rows: &[&Row]) -> Table {
+    let mut table = table(presets::NOTHING);
+    table.set_header(["answer", "query", "worst error", "mean"]);
+    for row in rows {
+        let comparison = row.outcome.comparison.as_ref();
+        let worst = comparison.and_then(|comparison| comparison.worst.as_ref());
+        let mut query = format!("{} › {}", file_name(&row.query.file), row.query.place);
+        for reason in &row.outcome.reasons {
+            query.push_str(&format!("\n{reason}"));
+        }
+        table.add_row([
+            row.outcome.verdict.words().to_owned(),
+            query,
+            worst.map(|worst| percent(worst.error)).unwrap_or_default(),
+            comparison.and_then(Comparison::mean_error).map(percent).unwrap_or_default(),
+        ]);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
+}
+
+/// Everything about a query.
+fn in_full(rows: &[&Row]) -> Table {
+    let mut table = table(presets::UTF8_HORIZONTAL_ONLY);
     table.set_header(["answer", "query", "worst error", "why"]);
     for row in rows {
         let query = shortened(&row.query.text);
