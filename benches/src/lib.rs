@@ -7,16 +7,24 @@
 /// What a bench found: figures, their targets, the table and the file.
 pub mod figures;
 /// CPU time, and medians of it.
+#[cfg(feature = "timing")]
 pub mod measure;
 /// The traffic: streams that come again, and new ones.
+#[cfg(feature = "timing")]
 pub mod traffic;
 
 /// The engine as it runs in this process, and `prost` beside it.
+#[cfg(feature = "timing")]
 pub mod native;
 /// The engine as a component in wasmtime.
+#[cfg(feature = "timing")]
 pub mod wasm;
 
 /// `bench engine`.
+#[cfg(feature = "timing")]
 pub mod engine;
 /// `bench envoy`.
+#[cfg(feature = "timing")]
 pub mod envoy;
+/// `bench fidelity`.
+pub mod fidelity;

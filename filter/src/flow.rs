@@ -22,6 +22,7 @@ use phoenix_plan::{Affinity, Clock, LabelMatch, LabelOp};
 use std::rc::Rc;
 
 mod kept;
+mod memo;
 mod points;
 use kept::Dictionary;
 use points::Fate;
@@ -90,6 +91,7 @@ impl Scratch {
         }
         if !self.plan.as_ref().is_some_and(|(p, _)| Rc::ptr_eq(p, plan)) {
             self.plan = Some((plan.clone(), Names::new(plan)));
+            self.dictionary.forget();
         }
         self.clear();
         let shards = usize::try_from(plan.plan.shards).unwrap_or(1).max(1);

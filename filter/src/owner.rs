@@ -15,11 +15,11 @@ use crate::amount::Amount;
 use crate::emit::{Answer, Emission, Entry, Labels, Outbox};
 use crate::ledger::{Ledger, PageId};
 use crate::limits::{AHEAD_MAX_NS, CLOCK_SET_BACK_NS, LEAP_NS, SWEEP_SLOTS};
-use crate::record::{Message, RecordError, SeriesHead};
+use crate::record::{Message, Record, RecordError, SeriesHead, Temporality};
 use crate::series::{Head, Series, SeriesTable};
 use crate::stream::{Cumulative, Delta, Watch};
 use crate::switch::Turn;
-use crate::table::{Keep, StreamTable};
+use crate::table::{Keep, Slot, StreamTable};
 use crate::units::UnixNanos;
 use phoenix_plan::{Clock, Plan};
 use std::collections::BTreeMap;
@@ -59,6 +59,8 @@ pub struct Owner {
     ledger: Ledger,
     /// Of the message at hand, for each series in its dictionary.
     slots: Vec<Target>,
+    /// Of the message at hand, the next records with the slots of their streams.
+    found: Vec<(Record, Option<Slot>)>,
     /// The table of cumulative streams is full, and was not yet a twentieth below.
     full: bool,
 }
@@ -72,7 +74,13 @@ struct Target {
     overflows: bool,
     /// The series' part in a switch.
     turn: Option<Turn>,
+    /// Start of its oldest open window: nothing closes while a message is folded.
+    oldest: UnixNanos,
 }
+
+/// Records whose streams are looked up before the first of them is folded. The lookups do not wait for one another, so that the waits for
+/// memory overlap: of a million streams none is in a cache. More than a processor has loads in flight gains nothing.
+const LOOKUPS: usize = 16;
 
 impl Owner {
     /// An owner that has seen nothing. `key` is the fingerprint of the plan's hash key, `writer` who we are when the plan
@@ -92,6 +100,7 @@ impl Owner {
             outbox: Outbox::default(),
             ledger: Ledger::default(),
             slots: Vec::new(),
+            found: Vec::new(),
             full: false,
         }
     }
@@ -209,10 +218,12 @@ impl Owner {
             let found = self.series.slot_of(head.id, || Series::new(&head, page));
             let overflows = found.is_none();
             let slot = found.or_else(|| self.overflow(&head, page));
+            let mut oldest = UnixNanos(0);
             if let Some(series) = slot.and_then(|slot| self.series.get_mut(slot)) {
                 series.meet(&head, self.settings.expiry_ns);
+                oldest = series.oldest_open(self.closed_at, self.now);
             }
-            slots.push(Target { slot, page, overflows, turn: head.turn });
+            slots.push(Target { slot, page, overflows, turn: head.turn, oldest });
         }
         let watch = Watch {
             began: self.began.unwrap_or_default(),
@@ -220,23 +231,46 @@ impl Owner {
             margin_ns: self.settings.margin_ns,
             forgotten: self.forgotten,
         };
-        for record in message.records().flatten() {
-            let at = usize::try_from(record.series).unwrap_or(usize::MAX);
-            match slots.get(at) {
-                Some(Target { slot: Some(slot), page, overflows, turn }) => {
-                    let folded = self.fold_record(&record, *slot, *turn, &watch);
-                    let page = self.ledger.page(*page);
-                    page.overflowed = page.overflowed.saturating_add(u64::from(folded && *overflows));
-                }
-                Some(Target { slot: None, page, .. }) => {
-                    let page = self.ledger.page(*page);
-                    page.records = page.records.saturating_add(1);
-                    page.refused = page.refused.saturating_add(1);
-                }
-                None => {}
+        let mut records = message.records().flatten();
+        let mut found = core::mem::take(&mut self.found);
+        loop {
+            found.clear();
+            found.extend(records.by_ref().take(LOOKUPS).map(|record| (record, None)));
+            if found.is_empty() {
+                break;
+            }
+            for (record, slot) in &mut found {
+                *slot = match record.temporality {
+                    Temporality::Cumulative => self.cumulative.get(&record.stream),
+                    Temporality::Delta => self.delta.get(&record.stream),
+                };
+            }
+            for (record, stream) in &found {
+                self.fold_into(record, *stream, &slots, &watch);
             }
         }
+        self.found = found;
         self.slots = slots;
+    }
+
+    /// Fold one record into its series, or count it where there is none.
+    fn fold_into(&mut self, record: &Record, stream: Option<Slot>, slots: &[Target], watch: &Watch) {
+        let at = usize::try_from(record.series).unwrap_or(usize::MAX);
+        match slots.get(at) {
+            Some(target @ Target { slot: Some(slot), page, overflows, .. }) => {
+                let folded = self.fold_record(record, stream, *slot, target, watch);
+                if *overflows {
+                    let page = self.ledger.page(*page);
+                    page.overflowed = page.overflowed.saturating_add(u64::from(folded));
+                }
+            }
+            Some(Target { slot: None, page, .. }) => {
+                let page = self.ledger.page(*page);
+                page.records = page.records.saturating_add(1);
+                page.refused = page.refused.saturating_add(1);
+            }
+            None => {}
+        }
     }
 
     /// The slot of the series that takes the points of one that found the table full: its metric's total is kept, its labels are

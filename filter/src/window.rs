@@ -51,11 +51,6 @@ impl Windows {
         start.plus(self.width_ns)
     }
 
-    /// The window that a point at `t` closes: an observation at exactly `k·w` ends the span before it.
-    fn start_of_last(&self, t: UnixNanos) -> UnixNanos {
-        self.start_of(t.minus(1))
-    }
-
     /// When the window that starts at `start` closes by the embedder's clock.
     pub fn closes_at(&self, start: UnixNanos) -> UnixNanos {
         self.end_of(start).plus(self.delay_ns)
@@ -76,26 +71,28 @@ impl Windows {
         boundary: UnixNanos,
         mut part: impl FnMut(Part),
     ) {
-        let last = self.start_of_last(to);
-        if last < boundary {
+        // An observation at exactly the end of a window ends the span before it.
+        let newest = to.minus(1);
+        let ahead = newest.since(boundary).checked_div(self.width_ns).unwrap_or(0);
+        // A point from so far ahead comes from under a clock that was wrong: nothing is spread over an age.
+        if newest < boundary || ahead > OPEN_WINDOWS_MAX as u64 {
             part(Part { window: boundary, amount, late: true });
             return;
         }
-        if last.since(boundary).checked_div(self.width_ns).unwrap_or(0) > OPEN_WINDOWS_MAX as u64 {
-            // A point from so far ahead comes from under a clock that was wrong: nothing is spread over an age.
-            part(Part { window: boundary, amount, late: true });
-            return;
-        }
+        let last = boundary.plus(ahead.saturating_mul(self.width_ns));
         let from = from.min(to);
-        let first = self.start_of(from);
-        if first >= last {
-            part(Part { window: last.max(boundary), amount, late: false });
+        if from >= last {
+            part(Part { window: last, amount, late: false });
             return;
         }
+        // Whole windows count from the boundary on: one division instead of a remainder for each end.
+        let before = from < boundary;
+        let behind = from.since(boundary).checked_div(self.width_ns).unwrap_or(0);
+        let first = boundary.plus(behind.saturating_mul(self.width_ns));
         let span_ns = to.since(from);
         let mut given = Share::new(amount, span_ns);
-        let mut window = first.max(boundary);
-        if first < boundary {
+        let mut window = first;
+        if before {
             let closed = given.up_to(boundary.since(from));
             part(Part { window, amount: closed, late: true });
         }
@@ -136,9 +133,17 @@ impl Share {
         let elapsed_ns = elapsed_ns.min(self.span_ns);
         match self.whole {
             Number::Int(whole) => {
-                let product = i128::from(whole) * i128::from(elapsed_ns);
-                let so_far = product.checked_div(i128::from(self.span_ns)).unwrap_or(0);
-                let so_far = i64::try_from(so_far).unwrap_or(whole);
+                let so_far = match u64::try_from(whole).ok().and_then(|w| w.checked_mul(elapsed_ns)) {
+                    // Nearly always: a division of 128 bits costs several times as much.
+                    Some(product) => {
+                        i64::try_from(product.checked_div(self.span_ns).unwrap_or(0)).unwrap_or(whole)
+                    }
+                    None => {
+                        let product = i128::from(whole) * i128::from(elapsed_ns);
+                        let so_far = product.checked_div(i128::from(self.span_ns)).unwrap_or(0);
+                        i64::try_from(so_far).unwrap_or(whole)
+                    }
+                };
                 let part = so_far.saturating_sub(self.given_int);
                 self.given_int = so_far;
                 Number::Int(part)

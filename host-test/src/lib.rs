@@ -11,10 +11,14 @@ pub mod cases;
 pub mod demo;
 /// A real Envoy with the shipped configuration.
 pub mod envoy;
+/// Are the folded answers the true answers?
+pub mod fidelity;
 /// A real Prometheus under a proof.
 pub mod prometheus;
 /// The fold of sums in plain code: the oracle of queries.
 pub mod reference;
+/// What a restart of Envoy costs, measured.
+pub mod restart;
 /// The synthetic web shop: OTLP traffic whose truth is known exactly.
 pub mod shop;
 /// An exact, counting OTLP sink: the judge of every end-to-end test.

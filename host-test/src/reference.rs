@@ -3,8 +3,14 @@
 //! In: decoded OTLP requests in order of arrival, the time of arrival, a [`ReferencePlan`]. Out: what passes, and requests with the folded series.
 //! Why: an engine that scans bytes, shares tables and hands records between workers is only believed beside something that does none of that.
 //! So there are `BTreeMap`s, full identities in place of hashes, `i128` for integers and double-double for doubles, and nothing from `filter/`.
-//! The rules are those of `docs/fold.md`; the code was written from them and not from the engine. What it leaves out: bounds, expiry of silent streams, acknowledgement, tenants, shards, switches; who compares must not use them.
+//! The rules are those of `docs/fold.md`; the code was written from them and not from the engine. What it leaves out: bounds, expiry of silent streams,
+//! acknowledgement, tenants, shards; who compares must not use them.
 //! Refuses nothing: data other than sums, and sums that are not monotonic, pass.
+
+/// What is folded, and how.
+pub mod plan;
+/// Windows of one series.
+mod series;
 
 use crate::sink::exact::Total;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -16,7 +22,9 @@ use opentelemetry_proto::tonic::metrics::v1::{
     AggregationTemporality, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
+use plan::{ReferenceFold, ReferencePlan, Side};
 use prost::Message;
+use series::{Series, share};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Resource attributes that Prometheus turns into `job` and `instance` of every series.
@@ -26,42 +34,6 @@ const INTERVALS_KEPT: usize = 8;
 /// `FLAG_NO_RECORDED_VALUE` of OTLP: the point says that there is no value.
 const NO_RECORDED_VALUE: u32 = 1;
 
-/// What is folded, and how.
-#[derive(Clone, Debug, Default)]
-pub struct ReferencePlan {
-    /// The first that matches decides.
-    pub rules: Vec<ReferenceRule>,
-    /// Resource attributes that the backend stores on every series.
-    pub promoted: Vec<String>,
-    /// Key of the mark.
-    pub mark_label: String,
-    /// Key of the writer's label.
-    pub writer_label: String,
-    /// The writer.
-    pub writer: String,
-    /// A stream counts from zero only if it is younger than our tracking by more than this.
-    pub first_sample_margin_ns: u64,
-}
-
-/// One fold.
-#[derive(Clone, Debug, Default)]
-pub struct ReferenceRule {
-    /// Metrics whose names begin so.
-    pub metric_prefix: String,
-    /// Resource attributes to drop.
-    pub drop_resource: Vec<String>,
-    /// Point attributes to drop.
-    pub drop_attributes: Vec<String>,
-    /// Width of a window.
-    pub window_ns: u64,
-    /// How long after its end a window stays open.
-    pub delay_ns: u64,
-    /// Delta comes out as cumulative.
-    pub is_cumulative_out: bool,
-    /// The whole increment goes to the window of its arrival, as others do: the baseline to measure against.
-    pub is_at_arrival: bool,
-}
-
 /// The books of the reference.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ReferenceBooks {
@@ -69,6 +41,8 @@ pub struct ReferenceBooks {
     pub folded: u64,
     /// First points of streams older than our tracking.
     pub baselines: u64,
+    /// Points that passed and moved where a stream counts from.
+    pub carried: u64,
     /// Points of cumulative streams that are not newer than the last.
     pub out_of_order: u64,
     /// Delta points that repeat an interval.
@@ -105,12 +79,15 @@ struct StreamKey {
     unit: String,
     temporality: i32,
     attributes: Labels,
+    /// Of the switch, where it hands nothing over: then a stream is another one on its other side.
+    side: Side,
 }
 
-/// What makes a series: what the backend would store.
+/// What makes a series: what the backend would store, and which fold of which rule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct SeriesKey {
     rule: usize,
+    side: Side,
     resource: Labels,
     metric: String,
     unit: String,
@@ -122,25 +99,38 @@ struct SeriesKey {
 struct Stream {
     last: Option<(u64, u64, Value)>,
     intervals: VecDeque<(u64, u64)>,
-}
-
-#[derive(Debug, Default)]
-struct Series {
-    description: String,
-    /// Start of the first window, or of our tracking: the series' own start time.
-    start_ns: Option<u64>,
-    is_double: bool,
-    total: Total,
-    open: BTreeMap<u64, Total>,
-    /// Every window that ends here or before has closed.
-    closed_until_ns: u64,
+    /// The one that its points join.
+    series: Option<SeriesKey>,
+    /// It passed, and nothing of it was folded since.
+    is_raw: bool,
+    /// Its first point on the other side of a switch has come.
+    has_switched: bool,
 }
 
 /// What is new in a point: an amount, and the time in which it came to be.
+#[derive(Clone, Copy, Debug)]
 struct Increment {
     from_ns: u64,
     to_ns: u64,
     value: Value,
+}
+
+/// What becomes of a point in its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Passes,
+    Leaves,
+    /// It stays as the stale marker of its raw series.
+    Ends,
+}
+
+/// A point and all that says whose it is.
+struct Found<'a> {
+    rule: usize,
+    stream: StreamKey,
+    description: &'a str,
+    point: &'a NumberDataPoint,
+    now_ns: u64,
 }
 
 impl Reference {
@@ -184,13 +174,8 @@ impl Reference {
             return;
         }
         let temporality = sum.aggregation_temporality;
-        let (folded, passing) = sum
-            .data_points
-            .drain(..)
-            .partition(|point| point.flags & NO_RECORDED_VALUE == 0 && point.value.is_some());
-        sum.data_points = passing;
-        let folded: Vec<NumberDataPoint> = folded;
-        for point in folded {
+        let mut rest = Vec::with_capacity(sum.data_points.len());
+        for mut point in sum.data_points.drain(..) {
             let stream = StreamKey {
                 resource: labels(&resource.attributes),
                 scope: scope.to_vec(),
@@ -198,17 +183,96 @@ impl Reference {
                 unit: unit.clone(),
                 temporality,
                 attributes: labels(&point.attributes),
+                side: Side::After,
             };
-            let series = self.series_key(rule, &stream);
-            if let Some(increment) = self.increment(stream, &point, now_ns) {
-                self.add(series, &description, &increment, now_ns);
+            let fate =
+                self.fold_point(Found { rule, stream, description: &description, point: &point, now_ns });
+            if fate == Fate::Ends {
+                (point.flags, point.value) = (point.flags | NO_RECORDED_VALUE, None);
+            }
+            if fate != Fate::Leaves {
+                rest.push(point);
+            }
+        }
+        sum.data_points = rest;
+    }
+
+    /// Folds what is new in a point, if its rule says so, and says what becomes of it.
+    fn fold_point(&mut self, mut found: Found<'_>) -> Fate {
+        let rule = &self.plan.rules[found.rule];
+        let side = rule.side(found.point.time_unix_nano);
+        let (is_folded, is_switched) = (rule.on(side).is_some(), rule.switch.is_some());
+        let was_folded = is_switched && side == Side::After && rule.on(Side::Before).is_some();
+        if found.point.flags & NO_RECORDED_VALUE != 0 || found.point.value.is_none() {
+            self.end(&found);
+            return if is_folded { Fate::Leaves } else { Fate::Passes };
+        }
+        if self.plan.is_at_arrival {
+            found.stream.side = side;
+            if is_folded {
+                let increment = self.increment(&found);
+                self.add(&found, side, increment);
+            }
+            return if is_folded { Fate::Leaves } else { Fate::Passes };
+        }
+        if !is_folded && !is_switched {
+            return Fate::Passes;
+        }
+        let is_known = self.streams.contains_key(&found.stream);
+        if is_folded || side == Side::Before {
+            self.join(&found, if is_folded { side } else { Side::After });
+        }
+        match (side, is_folded) {
+            // Until the switch the fold only learns where to count from.
+            (Side::Before, false) => {
+                let books = self.books.clone();
+                self.observe(&found);
+                self.books = ReferenceBooks { carried: books.carried + 1, ..books };
+                self.stream(&found).is_raw = true;
+                Fate::Passes
+            }
+            (_, true) => {
+                let increment = self.increment(&found);
+                if was_folded && is_known {
+                    self.add_split(&found, increment);
+                } else {
+                    self.add(&found, side, increment);
+                }
+                if std::mem::take(&mut self.stream(&found).is_raw) { Fate::Ends } else { Fate::Leaves }
+            }
+            // The last increment that nobody else counts: the raw series begins with this point.
+            (Side::After, false) => {
+                if is_known && !std::mem::replace(&mut self.stream(&found).has_switched, true) {
+                    let increment = self.increment(&found);
+                    self.add(&found, Side::Before, increment);
+                }
+                Fate::Passes
             }
         }
     }
 
-    fn series_key(&self, rule: usize, stream: &StreamKey) -> SeriesKey {
+    fn stream(&mut self, found: &Found<'_>) -> &mut Stream {
+        self.streams.entry(found.stream.clone()).or_default()
+    }
+
+    /// From one fold to another: what a known stream added before the switch joins the series that it ends, what came after it the one that it begins.
+    fn add_split(&mut self, found: &Found<'_>, increment: Option<Increment>) {
+        let at_ns = self.plan.rules[found.rule].switch.as_ref().map_or(0, |switch| switch.at_ns);
+        let Some(whole) = increment.filter(|increment| increment.from_ns < at_ns) else {
+            return self.add(found, Side::After, increment);
+        };
+        let before = share(whole.value, whole.from_ns, whole.to_ns, at_ns);
+        let old = Increment { to_ns: at_ns, value: before, ..whole };
+        let new = Increment { from_ns: at_ns, value: difference(whole.value, before), ..whole };
+        self.add(found, Side::Before, Some(old));
+        if at_ns < whole.to_ns {
+            self.add(found, Side::After, Some(new));
+        }
+    }
+
+    fn series_key(&self, rule: usize, side: Side, stream: &StreamKey, fold: &ReferenceFold) -> SeriesKey {
         let plan = &self.plan;
-        let ReferenceRule { drop_resource, drop_attributes, is_cumulative_out, .. } = &plan.rules[rule];
+        let ReferenceFold { drop_resource, drop_attributes, is_cumulative_out, .. } = fold;
         let is_stored = |key: &String| plan.promoted.contains(key) || ALWAYS_STORED.contains(&key.as_str());
         let mut resource = stream.resource.clone();
         resource.retain(|(key, _)| is_stored(key) && !drop_resource.contains(key));
@@ -227,14 +291,22 @@ impl Reference {
         let temporality =
             if *is_cumulative_out { AggregationTemporality::Cumulative.into() } else { stream.temporality };
         let (metric, unit) = (stream.metric.clone(), stream.unit.clone());
-        SeriesKey { rule, resource, metric, unit, temporality, attributes }
+        SeriesKey { rule, side, resource, metric, unit, temporality, attributes }
+    }
+
+    /// What is new in a point, and counted as folded.
+    fn increment(&mut self, found: &Found<'_>) -> Option<Increment> {
+        let increment = self.observe(found);
+        self.books.folded += u64::from(increment.is_some());
+        increment
     }
 
     /// What is new in a point of this stream; nothing when it is a baseline, out of order or known already.
-    fn increment(&mut self, key: StreamKey, point: &NumberDataPoint, now_ns: u64) -> Option<Increment> {
+    fn observe(&mut self, found: &Found<'_>) -> Option<Increment> {
+        let Found { stream: key, point, now_ns, .. } = found;
         let is_delta = key.temporality == i32::from(AggregationTemporality::Delta);
         let (start_ns, to_ns, value) = (point.start_time_unix_nano, point.time_unix_nano, point.value?);
-        let stream = self.streams.entry(key).or_default();
+        let stream = self.streams.entry(key.clone()).or_default();
         if is_delta {
             let from_ns = if start_ns == 0 { to_ns } else { start_ns.min(to_ns) };
             if stream.intervals.contains(&(from_ns, to_ns)) {
@@ -253,7 +325,7 @@ impl Reference {
         }
         let Some((last_start_ns, last_ns, last)) = stream.last else {
             stream.last = Some((start_ns, to_ns, value));
-            let watched_ns = i128::from(now_ns) - i128::from(self.began_ns.unwrap_or(now_ns));
+            let watched_ns = i128::from(*now_ns) - i128::from(self.began_ns.unwrap_or(*now_ns));
             let age_ns = i128::from(to_ns) - i128::from(start_ns);
             let is_born_here = start_ns != 0
                 && age_ns >= 0
@@ -278,21 +350,61 @@ impl Reference {
         Some(Increment { from_ns: last_ns, to_ns, value: difference(value, last) })
     }
 
-    fn add(&mut self, key: SeriesKey, description: &str, increment: &Increment, now_ns: u64) {
-        let rule = &self.plan.rules[key.rule];
-        let (window_ns, delay_ns) = (rule.window_ns, rule.delay_ns);
-        let series = self.series.entry(key).or_default();
-        series.description = description.to_owned();
-        series.is_double |= matches!(increment.value, Value::AsDouble(_));
-        // A window is open until its end plus the delay.
-        let closed_until_ns = floor(now_ns.saturating_sub(delay_ns), window_ns).max(series.closed_until_ns);
-        let from_ns = if rule.is_at_arrival { increment.to_ns } else { increment.from_ns };
-        let mut is_late = false;
-        for (window, part) in split(increment.value, from_ns, increment.to_ns, window_ns) {
-            is_late |= window < closed_until_ns;
-            add(series.open.entry(window.max(closed_until_ns)).or_default(), part);
+    /// Makes the series that a point has on one side of its rule's switch the one that its stream belongs to.
+    fn join(&mut self, found: &Found<'_>, side: Side) {
+        let Some(key) = self.series_of(found, side) else { return };
+        let of = &mut self.stream(found).series;
+        if of.as_ref() == Some(&key) {
+            if let Some(series) = self.series.get_mut(&key) {
+                series.ended.remove(&found.stream);
+            }
+            return;
         }
-        self.books.folded += 1;
+        if let Some(old) = of.replace(key.clone()).and_then(|old| self.series.get_mut(&old)) {
+            old.streams.remove(&found.stream);
+            old.ended.remove(&found.stream);
+        }
+        if let Some(series) = self.series.get_mut(&key) {
+            series.streams.insert(found.stream.clone());
+        }
+    }
+
+    /// The series that a point has on one side of its rule's switch, made if there was none.
+    fn series_of(&mut self, found: &Found<'_>, side: Side) -> Option<SeriesKey> {
+        let rule = &self.plan.rules[found.rule];
+        let fold = rule.on(side)?;
+        let key = self.series_key(found.rule, side, &found.stream, fold);
+        let switch = rule.switch.as_ref().filter(|_| !self.plan.is_at_arrival);
+        let new = || {
+            let at_ns = |wanted| switch.filter(|_| side == wanted).map(|switch| switch.at_ns);
+            let is_cumulative = key.temporality == i32::from(AggregationTemporality::Cumulative);
+            let ends_ns = at_ns(Side::Before).map(|at_ns| (at_ns, at_ns + self.plan.stream_expiry_ns));
+            let opens_ns = at_ns(Side::After).filter(|_| rule.on(Side::Before).is_some());
+            Series::new(fold.clone(), is_cumulative, opens_ns, ends_ns)
+        };
+        self.series.entry(key.clone()).or_insert_with(new);
+        Some(key)
+    }
+
+    /// A stream says that it has ended. The last of a series ends the series with the window of that time.
+    fn end(&mut self, found: &Found<'_>) {
+        let Some(stream) = self.streams.get(&found.stream) else { return };
+        let Some((_, last_ns, _)) = stream.last else { return };
+        let time_ns = found.point.time_unix_nano;
+        let Some(series) = stream.series.as_ref().and_then(|key| self.series.get_mut(key)) else { return };
+        if time_ns >= last_ns && series.ended.insert(found.stream.clone()) && series.has_ended() {
+            series.touch(time_ns, found.now_ns);
+        }
+    }
+
+    /// Adds an increment to the series that a point has on one side of its rule's switch.
+    fn add(&mut self, found: &Found<'_>, side: Side, increment: Option<Increment>) {
+        let Some(increment) = increment else { return };
+        let Some(series) = self.series_of(found, side).and_then(|key| self.series.get_mut(&key)) else {
+            return;
+        };
+        series.description = found.description.to_owned();
+        let is_late = series.add(&increment, self.plan.is_at_arrival, found.now_ns);
         self.books.late += u64::from(is_late);
         add(&mut self.books.folded_total, increment.value);
     }
@@ -302,33 +414,11 @@ impl Reference {
         let mut request = ExportMetricsServiceRequest::default();
         let began_ns = self.began_ns.unwrap_or_default();
         for (key, series) in &mut self.series {
-            let rule = &self.plan.rules[key.rule];
-            let is_cumulative = key.temporality == i32::from(AggregationTemporality::Cumulative);
-            let closed_until_ns = floor(now_ns.saturating_sub(rule.delay_ns), rule.window_ns);
-            let mut points = Vec::new();
-            while let Some(entry) = series.open.first_entry() {
-                let start_ns = *entry.key();
-                if start_ns >= closed_until_ns {
-                    break;
-                }
-                let amount = entry.remove();
-                let end_ns = start_ns + rule.window_ns;
-                self.books.emitted_total.add(amount);
-                if !is_cumulative {
-                    points.push(point(key, start_ns, end_ns, amount, series.is_double));
-                    continue;
-                }
-                let opens = series.start_ns.is_none();
-                // Before we began to watch, another process may have written.
-                let series_start_ns = *series.start_ns.get_or_insert(start_ns.max(began_ns));
-                if opens {
-                    let zero = Total::default();
-                    points.push(point(key, series_start_ns, series_start_ns, zero, series.is_double));
-                }
-                series.total.add(amount);
-                points.push(point(key, series_start_ns, end_ns, series.total, series.is_double));
+            let (mut points, added) = series.close(now_ns, began_ns);
+            self.books.emitted_total.add(added);
+            for point in &mut points {
+                point.attributes = attributes(&key.attributes);
             }
-            series.closed_until_ns = series.closed_until_ns.max(closed_until_ns);
             if !points.is_empty() {
                 request.resource_metrics.push(message(key, &series.description, points));
             }
@@ -345,33 +435,6 @@ impl Reference {
     pub fn series_count(&self) -> usize {
         self.series.len()
     }
-}
-
-/// Splits an amount over the windows between two times, in proportion to time. Up to each window's end the running share has come; integers round it
-/// down (`docs/decisions/0007-splitting-integers.md`), and what is left goes to the last window. What is counted at the very end of a window belongs to it.
-pub fn split(value: Value, from_ns: u64, to_ns: u64, window_ns: u64) -> Vec<(u64, Value)> {
-    let last = floor(to_ns.saturating_sub(1), window_ns);
-    let (mut parts, mut before) = (Vec::new(), difference(value, value));
-    let mut window = floor(from_ns, window_ns);
-    while window < last {
-        let (passed_ns, span_ns) = (window + window_ns - from_ns, to_ns - from_ns);
-        let share = match value {
-            Value::AsInt(n) => {
-                let share = i128::from(n) * i128::from(passed_ns) / i128::from(span_ns);
-                Value::AsInt(i64::try_from(share).unwrap_or(n))
-            }
-            Value::AsDouble(x) => Value::AsDouble(x * (passed_ns as f64 / span_ns as f64)),
-        };
-        parts.push((window, difference(share, before)));
-        before = share;
-        window += window_ns;
-    }
-    parts.push((last, difference(value, before)));
-    parts
-}
-
-fn floor(time_ns: u64, window_ns: u64) -> u64 {
-    time_ns - time_ns % window_ns
 }
 
 fn labels(attributes: &[KeyValue]) -> Labels {
@@ -420,20 +483,6 @@ fn add(total: &mut Total, value: Value) {
     match value {
         Value::AsInt(n) => total.add_int(n.into()),
         Value::AsDouble(x) => total.add_double(x),
-    }
-}
-
-fn point(key: &SeriesKey, start_ns: u64, time_ns: u64, total: Total, is_double: bool) -> NumberDataPoint {
-    let value = match i64::try_from(total.ints) {
-        Ok(n) if !is_double => Value::AsInt(n),
-        _ => Value::AsDouble(total.approximate()),
-    };
-    NumberDataPoint {
-        attributes: attributes(&key.attributes),
-        start_time_unix_nano: start_ns,
-        time_unix_nano: time_ns,
-        value: Some(value),
-        ..NumberDataPoint::default()
     }
 }
 

@@ -33,6 +33,17 @@ pub fn demo(place: &Place, arguments: &[String]) -> Result<ExitCode> {
 
 /// Builds what the benches need and runs them.
 pub fn bench(place: &Place, arguments: &[String]) -> Result<ExitCode> {
+    if arguments.first().is_some_and(|name| name == "fidelity") {
+        // It cannot do without, and measures no time, so that it is built as the demo is.
+        prometheus::find(place)?;
+        return program(
+            place,
+            "bench",
+            "debug",
+            &["-p", "phoenix-benches", "--no-default-features"],
+            arguments,
+        );
+    }
     program(place, "bench", "release", &["-p", "phoenix-benches", "--release"], arguments)
 }
 

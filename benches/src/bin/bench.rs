@@ -1,13 +1,14 @@
 //! `cargo xtask bench [NAME]`: ratios measured in one run.
 //!
-//! In: which bench, how long. Out: a table on the terminal and `target/phoenix/bench/NAME.json`. Exit status 1 only when a
-//! bench could not run: on a shared machine a missed target is news and no failure.
+//! In: which bench, how long. Out: a table on the terminal and `target/phoenix/bench/NAME.json`. Exit status 1 when a bench could not run, and when a figure
+//! of `fidelity` does not hold. A missed target of the others is news and no failure: they measure time, on a machine that is shared.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Parser, ValueEnum};
-use phoenix_benches::{engine, envoy};
+use phoenix_benches::fidelity;
 use phoenix_host_test::envoy::config::project;
-use std::path::PathBuf;
+use phoenix_host_test::fidelity::table::Table;
+use std::path::{Path, PathBuf};
 
 /// Ratios measured in one run.
 #[derive(Parser)]
@@ -15,10 +16,10 @@ struct Arguments {
     /// Which bench; all when left out.
     #[arg(value_enum)]
     name: Option<Name>,
-    /// A few seconds, only to see that everything runs. The numbers say nothing.
+    /// A few seconds, only to see that everything runs. The numbers say nothing. Not for fidelity.
     #[arg(long)]
     quick: bool,
-    /// Streams of the traffic.
+    /// Streams of the traffic. Not for fidelity.
     #[arg(long, default_value_t = 100_000)]
     streams: usize,
     /// Folder of the JSON files; target/phoenix/bench when left out.
@@ -32,6 +33,8 @@ enum Name {
     Engine,
     /// Real Envoy with and without the module.
     Envoy,
+    /// Answers of a real Prometheus behind the fold, beside the true ones.
+    Fidelity,
 }
 
 fn main() -> Result<()> {
@@ -39,6 +42,45 @@ fn main() -> Result<()> {
     let out = arguments.out.clone().unwrap_or_else(|| project().join("target/phoenix/bench"));
     let is_wanted = |name| arguments.name.is_none_or(|wanted| wanted == name);
     if is_wanted(Name::Engine) {
+        timing::engine(&arguments, &out)?;
+    }
+    if is_wanted(Name::Envoy) {
+        timing::envoy(&arguments, &out)?;
+    }
+    if is_wanted(Name::Fidelity) {
+        // It takes its time to build: whoever wants everything else should not wait for it.
+        if arguments.name.is_none() && std::env::var_os("PHOENIX_PROMETHEUS").is_none() {
+            println!("\nfidelity is left out: {}", fidelity::NO_PROMETHEUS);
+            return Ok(());
+        }
+        judge(&out)?;
+    }
+    Ok(())
+}
+
+fn judge(out: &Path) -> Result<()> {
+    println!(
+        "\nfidelity: forty minutes of traffic through real Envoy into real Prometheus, about a minute\n"
+    );
+    let outcome = fidelity::run()?;
+    println!("{}\n{}\n", outcome.table.drawn(), Table::LEGEND);
+    for note in outcome.table.notes() {
+        println!("{note}");
+    }
+    println!("{}", outcome.figures.write(out, "fidelity")?.display());
+    let broken = outcome.table.broken();
+    if !broken.is_empty() {
+        bail!("{} figures do not hold:\n{}", broken.len(), broken.join("\n"));
+    }
+    Ok(())
+}
+
+#[cfg(feature = "timing")]
+mod timing {
+    use super::{Arguments, Path, Result};
+    use phoenix_benches::{engine, envoy};
+
+    pub fn engine(arguments: &Arguments, out: &Path) -> Result<()> {
         let options = match arguments.quick {
             true => engine::Options::quick(),
             false => engine::Options::full(arguments.streams),
@@ -49,9 +91,11 @@ fn main() -> Result<()> {
         );
         let outcome = engine::run(&options)?;
         println!("{}\n\n{}", outcome.table, outcome.figures.table());
-        println!("{}", outcome.figures.write(&out, "engine")?.display());
+        println!("{}", outcome.figures.write(out, "engine")?.display());
+        Ok(())
     }
-    if is_wanted(Name::Envoy) {
+
+    pub fn envoy(arguments: &Arguments, out: &Path) -> Result<()> {
         let options = match arguments.quick {
             true => envoy::Options::quick(),
             false => envoy::Options::full(arguments.streams),
@@ -59,7 +103,20 @@ fn main() -> Result<()> {
         println!("\nenvoy: CPU time of one worker, {} streams, {} rounds\n", options.streams, options.rounds);
         let outcome = envoy::run(&options)?;
         println!("{}\n\n{}", outcome.table, outcome.figures.table());
-        println!("{}", outcome.figures.write(&out, "envoy")?.display());
+        println!("{}", outcome.figures.write(out, "envoy")?.display());
+        Ok(())
     }
-    Ok(())
+}
+
+#[cfg(not(feature = "timing"))]
+mod timing {
+    use super::{Arguments, Path, Result, bail};
+
+    pub fn engine(_: &Arguments, _: &Path) -> Result<()> {
+        bail!("built without the feature `timing`")
+    }
+
+    pub fn envoy(_: &Arguments, _: &Path) -> Result<()> {
+        bail!("built without the feature `timing`")
+    }
 }

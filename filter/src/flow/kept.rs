@@ -5,6 +5,7 @@
 //! identity. A series whose labels cannot be written (broken UTF-8, a key given twice, one of our own labels) is remembered as
 //! such, and its points pass untouched; so is one whose head is larger than any table could hold many of.
 
+use super::memo::{Known, Memo};
 use crate::decode::{KeyValue, Metric, Run, Scope};
 use crate::hash::{Domain, Identity};
 use crate::identify::{self, ById};
@@ -64,12 +65,18 @@ pub struct Dictionary {
     attributes: Vec<KeyValue>,
     body: Vec<u8>,
     head: Vec<u8>,
+    memo: Memo,
 }
 
 impl Dictionary {
     pub fn clear(&mut self) {
         self.places.clear();
         self.enter_resource();
+    }
+
+    /// Another plan: nothing that was known holds.
+    pub fn forget(&mut self) {
+        self.memo.clear();
     }
 
     /// The walk went into another resource.
@@ -92,18 +99,26 @@ impl Dictionary {
         writers: &mut [Writer],
     ) -> Result<Found, WireError> {
         let h = &kept.plan.hasher;
-        let mut series = self.base(buf, kept)?;
-        let mut attributes_id = Identity::ZERO;
+        let base = self.base(buf, kept)?;
+        let key = h.pair(Domain::Run, attributes.span.bytes(buf), &kept.fold.number.to_le_bytes());
+        if let Some(known) = self.memo.get(key)
+            && let Some(place) = self.places.get(&base.plus(known.kept))
+        {
+            return Ok(Found { attributes_id: known.all, place: *place });
+        }
+        let (mut attributes_id, mut kept_id) = (Identity::ZERO, Identity::ZERO);
         self.attributes.clear();
         let mut it = attributes.attributes(buf);
         while let Some(kv) = it.next()? {
             let id = identify::attribute(h, Domain::Attribute, buf, &kv)?;
             attributes_id = attributes_id.plus(id);
             if kept.fold.labels.keeps_attribute(kv.key.bytes(buf)) {
-                series = series.plus(id);
+                kept_id = kept_id.plus(id);
                 self.attributes.push(kv);
             }
         }
+        self.memo.put(key, Known { all: attributes_id, kept: kept_id });
+        let series = base.plus(kept_id);
         let place = match self.places.get(&series) {
             Some(place) => *place,
             None => {

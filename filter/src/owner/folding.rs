@@ -3,11 +3,13 @@
 //! In: a record, the slot of its series, that series' part in a switch. Out: an increment in the windows of one series, or of two when a
 //! switch divides it; a count in the ledger for whatever adds nothing.
 
-use super::{Owner, leave, seconds};
+use super::{Owner, Target, leave, seconds};
 use crate::record::{Record, Temporality};
 use crate::series::SeriesTable;
 use crate::stream::{Cumulative, Delta, Increment, Nothing, Watch};
 use crate::switch::{Side, Turn, divide};
+use crate::table::Slot;
+use crate::units::UnixNanos;
 
 /// What a record turned out to be.
 #[derive(Clone, Copy)]
@@ -30,11 +32,19 @@ impl From<Result<Increment, Nothing>> for Observed {
 
 impl Owner {
     /// Fold one record. Says whether its increment joined a series.
-    pub fn fold_record(&mut self, record: &Record, slot: u32, turn: Option<Turn>, watch: &Watch) -> bool {
+    pub(super) fn fold_record(
+        &mut self,
+        record: &Record,
+        stream: Option<Slot>,
+        slot: u32,
+        target: &Target,
+        watch: &Watch,
+    ) -> bool {
+        let turn = target.turn;
         let (found, before) = match (record.ended, record.temporality) {
             (true, _) => return self.end(record),
-            (_, Temporality::Cumulative) => self.observe_cumulative(record, slot, turn, watch),
-            (_, Temporality::Delta) => self.observe_delta(record, slot),
+            (_, Temporality::Cumulative) => self.observe_cumulative(record, stream, slot, turn, watch),
+            (_, Temporality::Delta) => self.observe_delta(record, stream, slot),
         };
         let touched_s = seconds(self.uptime_ns);
         let Some(series) = self.series.get_mut(slot) else { return false };
@@ -63,8 +73,14 @@ impl Owner {
         let Shares { here, there } = shares(inc, slot, turn, before, record.apart);
         let joined = here.is_some() || there.is_some();
         let mut late = false;
-        for (slot, inc) in here.map(|inc| (slot, inc)).into_iter().chain(there) {
-            late |= self.join(slot, &inc);
+        if let Some(inc) = here {
+            late |= self.join(slot, &inc, target.oldest);
+        }
+        if let Some((old, inc)) = there
+            && let Some(series) = self.series.get(old)
+        {
+            let oldest = series.oldest_open(self.closed_at, self.now);
+            late |= self.join(old, &inc, oldest);
         }
         let page = self.ledger.page(page_id);
         page.late = page.late.saturating_add(u64::from(late));
@@ -74,17 +90,16 @@ impl Owner {
     }
 
     /// Spread an increment over the windows of a series. Says whether a part of it came too late for its own.
-    fn join(&mut self, slot: u32, inc: &Increment) -> bool {
+    fn join(&mut self, slot: u32, inc: &Increment, oldest: UnixNanos) -> bool {
         let Some(series) = self.series.get_mut(slot) else { return false };
         let page = self.ledger.page(series.page);
         page.increments_in.add(inc.amount);
         let windows = series.windows;
-        let boundary = series.oldest_open(self.closed_at, self.now);
         // What comes to a series from before its beginning is not late.
-        let opens = windows.start_of(series.opens_at());
+        let opens = series.opens_at();
         let due = &mut self.due;
         let mut late = false;
-        windows.split(inc.amount, inc.from, inc.to, boundary, |part| {
+        windows.split(inc.amount, inc.from, inc.to, oldest, |part| {
             late |= part.late && part.window > opens;
             if series.add(&part) {
                 let at = windows.closes_at(part.window);
@@ -98,13 +113,15 @@ impl Owner {
     fn observe_cumulative(
         &mut self,
         record: &Record,
+        stream: Option<Slot>,
         slot: u32,
         turn: Option<Turn>,
         watch: &Watch,
     ) -> (Observed, Option<u32>) {
         let touched_s = seconds(self.uptime_ns);
         let crossed = turn.filter(|t| t.side.closes() && record.observation.time >= t.at);
-        if let Some(at) = self.cumulative.get(&record.stream)
+        // What was not there when the lookups were made may have come with a record since.
+        if let Some(at) = stream.or_else(|| self.cumulative.get(&record.stream))
             && let Some(state) = self.cumulative.state_mut(at)
         {
             state.touched_s = touched_s;
@@ -146,9 +163,9 @@ impl Owner {
         (if record.carried { Observed::Carried } else { first.into() }, None)
     }
 
-    fn observe_delta(&mut self, record: &Record, slot: u32) -> (Observed, Option<u32>) {
+    fn observe_delta(&mut self, record: &Record, stream: Option<Slot>, slot: u32) -> (Observed, Option<u32>) {
         let touched_s = seconds(self.uptime_ns);
-        let (at, known) = match self.delta.get(&record.stream) {
+        let (at, known) = match stream.or_else(|| self.delta.get(&record.stream)) {
             Some(at) => (at, true),
             None => {
                 let mut new = Delta::new(slot);

@@ -135,20 +135,33 @@ impl Envoy {
         let addresses = Addresses { listener: free_port()?, admin: free_port()?, upstream: options.upstream };
         fs::write(folder.join("gateway.yaml"), edit(gateway(addresses, &watched)?))?;
         fs::write(watched.join("phoenix.yaml"), ecds(&options.module, &options.plugin_config)?)?;
-        let log = fs::File::create(folder.join("envoy.log"))?;
-        let child = Command::new(&options.binary)
-            .arg("-c")
-            .arg(folder.join("gateway.yaml"))
-            .args(["--use-dynamic-base-id", "--log-level", "warning", "--component-log-level", "wasm:info"])
-            .args(["--concurrency", &options.workers.to_string()])
-            .args(["--drain-time-s", &options.drain_seconds.to_string(), "--drain-strategy", "immediate"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("start {}", options.binary.display()))?;
+        fs::File::create(folder.join("envoy.log"))?;
+        let child = launch(&options, &folder)?;
         Ok(Self { child, options, addresses, folder, temporary, pushes: 0 })
+    }
+
+    /// Starts it again after its end, as a supervisor would: the same ports, folder and plan (the last one that was pushed), a new process. Its log goes
+    /// on. Tried again while another process holds a port: a client's own end of a connection may, for a moment.
+    ///
+    /// # Errors
+    /// It has not ended, or does not start; the text ends with its log.
+    pub async fn start_again(&mut self, edit: impl Fn(String) -> String) -> anyhow::Result<()> {
+        anyhow::ensure!(!self.is_running(), "Envoy has not ended");
+        let yaml = edit(gateway(self.addresses, &self.folder.join("ecds"))?);
+        fs::write(self.folder.join("gateway.yaml"), yaml)?;
+        let mut tries = 1;
+        loop {
+            let before = self.log().len();
+            self.child = launch(&self.options, &self.folder)?;
+            let Err(error) = self.wait_ready().await else { return Ok(()) };
+            let log = self.log();
+            let news = log.get(before..).unwrap_or_default();
+            if tries == STARTS_MAX || !news.contains("Address already in use") {
+                return Err(error.context(format!("Envoy's log:\n{news}")));
+            }
+            tries += 1;
+            sleep(Duration::from_millis(500)).await;
+        }
     }
 
     async fn wait_ready(&mut self) -> anyhow::Result<()> {
@@ -247,6 +260,22 @@ impl Envoy {
         Ok(())
     }
 
+    /// SIGTERM, as a supervisor sends it; says how long the process then lived.
+    ///
+    /// # Errors
+    /// The process has ended before, or does not end within ten seconds.
+    pub async fn terminate(&mut self) -> anyhow::Result<Duration> {
+        let pid = self.pid().context("Envoy has ended")?.to_string();
+        let begin = Instant::now();
+        // The standard library sends no signals; every shell does.
+        let sent = Command::new("sh").args(["-c", "kill -TERM \"$1\"", "sh", &pid]).status().await?;
+        anyhow::ensure!(sent.success(), "kill -TERM {pid}: {sent}");
+        tokio::time::timeout(Duration::from_secs(10), self.child.wait())
+            .await
+            .context("Envoy does not end on SIGTERM")??;
+        Ok(begin.elapsed())
+    }
+
     /// SIGKILL: state is lost, as in a crash.
     ///
     /// # Errors
@@ -275,6 +304,22 @@ impl Envoy {
     pub fn folder(&self) -> &Path {
         &self.folder
     }
+}
+
+fn launch(options: &EnvoyOptions, folder: &Path) -> anyhow::Result<Child> {
+    let log = fs::File::options().append(true).create(true).open(folder.join("envoy.log"))?;
+    Command::new(&options.binary)
+        .arg("-c")
+        .arg(folder.join("gateway.yaml"))
+        .args(["--use-dynamic-base-id", "--log-level", "warning", "--component-log-level", "wasm:info"])
+        .args(["--concurrency", &options.workers.to_string()])
+        .args(["--drain-time-s", &options.drain_seconds.to_string(), "--drain-strategy", "immediate"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("start {}", options.binary.display()))
 }
 
 /// CPU time and memory of a process.

@@ -9,8 +9,6 @@ pub mod answer;
 pub mod http1;
 /// The process: start, ask, kill.
 pub mod process;
-/// Counters whose truth is a formula.
-pub mod traffic;
 
 pub use answer::Series;
 pub use process::{Options, Prometheus};
