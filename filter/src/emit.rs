@@ -182,9 +182,9 @@ pub struct Labels<'a> {
     pub writer_value: &'a str,
 }
 
-/// Upper estimate of what a point costs in a body: all of its head (shared or not) and three points.
+/// Upper estimate of what a point costs in a body: all of its head (shared or not) and four points.
 fn estimate(h: &Head, labels: &Labels<'_>) -> usize {
-    const FIXED: usize = 192;
+    const FIXED: usize = 256;
     let shared = [&h.resource, &h.resource_schema, &h.scope, &h.scope_schema, &h.metric_head];
     let per_point = h
         .attributes
@@ -196,7 +196,7 @@ fn estimate(h: &Head, labels: &Labels<'_>) -> usize {
     shared
         .iter()
         .fold(FIXED, |sum, part| sum.saturating_add(part.len()))
-        .saturating_add(per_point.saturating_mul(3))
+        .saturating_add(per_point.saturating_mul(4))
 }
 
 /// `ResourceMetrics` for each run of points with the same resource.
@@ -253,7 +253,9 @@ fn put_sum(out: &mut Vec<u8>, points: &[(&Head, Entry)], labels: &Labels<'_>) {
             };
             put_point(out, &mut point, &attributes, zero_at, zero_at, Some(zero));
         }
-        put_point(out, &mut point, &attributes, c.start, c.time, Some(c.value));
+        for at in c.flat_at.into_iter().chain([c.time]) {
+            put_point(out, &mut point, &attributes, c.start, at, Some(c.value));
+        }
         if let Some(stale_at) = c.stale_at {
             put_point(out, &mut point, &attributes, c.start, stale_at, None);
         }

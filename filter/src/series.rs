@@ -9,6 +9,7 @@ use crate::identify::ById;
 use crate::ledger::PageId;
 use crate::limits::{AHEAD_MAX_NS, OPEN_WINDOWS_MAX, OVERFLOW_SERIES};
 use crate::record::{SeriesHead, Temporality};
+use crate::switch::Side;
 use crate::units::UnixNanos;
 use crate::window::{Part, Windows};
 
@@ -80,6 +81,9 @@ const STALE_AFTER_NS: u64 = 1_000_000;
 pub struct Closed {
     /// When the zero point that opens the series is due, if it is.
     pub zero_at: Option<UnixNanos>,
+    /// When the same value stands once more before, where a switch has ended the series: with its newest sample half as old,
+    /// `rate()` of a backend that extrapolates adds less at an end that is none.
+    pub flat_at: Option<UnixNanos>,
     /// When the stale marker that ends the series is due, if it is.
     pub stale_at: Option<UnixNanos>,
     /// Start time of the point.
@@ -131,14 +135,18 @@ impl Series {
         self.windows = head.windows;
         match head.turn {
             Some(turn) if turn.side.closes() => self.flat = Some((turn.at, turn.at.plus(settle_ns))),
-            // At the end of time: nobody knows yet when it will open.
-            Some(turn) if turn.at != self.opens_at && turn.at < UnixNanos(u64::MAX) => {
+            Some(turn) => {
                 if self.stale && self.is_idle() {
                     self.reopen();
                 }
-                (self.opens_at, self.flat) = (turn.at, None);
+                self.flat = None;
+                // After raw streams it also takes what came to be before the switch and what no raw sample carries, where it came to
+                // be: in its first window that would look like a rate half as high again.
+                if turn.side == Side::OpensAfterFold {
+                    self.opens_at = turn.at;
+                }
             }
-            _ => {}
+            None => {}
         }
     }
 
@@ -265,6 +273,8 @@ impl Series {
         };
         let over = self.has_ended() || self.flat.is_some_and(|(_, until)| cell.end >= until);
         self.stale = over && self.cells.is_empty() && self.head.output == Temporality::Cumulative;
+        let flat = self.flat.is_some_and(|(at, _)| cell.window >= at) && cell.amount.is_zero();
+        closed.flat_at = flat.then_some(cell.window.plus(cell.end.since(cell.window) / 2));
         closed.stale_at = self.stale.then_some(cell.end.plus(STALE_AFTER_NS));
         Some(closed)
     }
@@ -288,6 +298,7 @@ impl Series {
         self.emitted_to = cell.end;
         Closed {
             zero_at: None,
+            flat_at: None,
             stale_at: None,
             start: cell.window,
             time: cell.end,
@@ -318,7 +329,8 @@ impl Series {
             }
         };
         self.emitted_to = cell.end;
-        Closed { zero_at, stale_at: None, start: self.start, time: cell.end, value, amount: cell.amount }
+        let (flat_at, stale_at) = (None, None);
+        Closed { zero_at, flat_at, stale_at, start: self.start, time: cell.end, value, amount: cell.amount }
     }
 
     /// Move what stands in windows after `latest` into the window that starts at `window`. Says whether that window was not open

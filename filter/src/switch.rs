@@ -5,7 +5,7 @@
 //!
 //! | switch | before | after | the increment over `(t0, t1]` |
 //! |---|---|---|---|
-//! | raw → fold | passes, and its record moves the baseline | folds | to the fold: the part before the switch joins the window that holds it |
+//! | raw → fold | passes, and its record moves the baseline | folds | to the fold, in the windows where it came to be, also before the switch |
 //! | fold → raw | folds | passes, and its record goes along | to the fold, in the windows where it came to be |
 //! | fold → fold | folds | folds elsewhere | divided at the switch in proportion to time |
 //!
@@ -23,7 +23,7 @@ use crate::window::share;
 /// On which side of a switch a series stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// It opens; before, its streams were raw. It takes all of the increment that spans the switch.
+    /// It opens; before, its streams were raw. It takes all of the increment that spans the switch, where it came to be.
     OpensAfterRaw,
     /// It opens; before, its streams folded into another series, which takes the part before the switch.
     OpensAfterFold,
