@@ -1,11 +1,11 @@
 //! `phoenix plan explain`: what a plan does to one point, and why.
 //!
 //! Enters: a plan, a metric's name and the point's labels as text. Leaves: the rules that were passed over with the first matcher that
-//! failed, the rule that decides, and what becomes of each label.
+//! failed, the rule that decides, and what becomes of each label; where the rule switches, on both sides of the switch.
 
 use crate::notes::condition;
 use crate::plan_commands::pipeline;
-use phoenix_plan::{Plan, Rule};
+use phoenix_plan::{Fold, Plan, Rule};
 
 type Pairs = [(String, String)];
 
@@ -28,11 +28,31 @@ pub fn print(plan: &Plan, metric: &str, resource: &Pairs, attributes: &Pairs) {
         println!("no rule matches: the point passes untouched");
         return;
     };
-    println!("rule {} {:?}: decides: pipeline {}", index + 1, rule.name, pipeline(rule.pipeline));
-    let Some(fold) = &rule.fold else {
-        println!("the point passes untouched");
+    print!("rule {} {:?}: decides: ", index + 1, rule.name);
+    let Some(switch) = &rule.switch else {
+        println!("pipeline {}", pipeline(rule.pipeline));
+        match &rule.fold {
+            Some(fold) => print_fold(plan, fold, resource, attributes),
+            None => println!("the point passes untouched"),
+        }
         return;
     };
+    println!("it switches at {}", switch.at);
+    let sides = [
+        (format!("before {}", switch.at), switch.from.pipeline, &switch.from.fold),
+        (format!("from {} on", switch.at), rule.pipeline, &rule.fold),
+    ];
+    for (when, name, fold) in sides {
+        println!("points {when}: pipeline {}", pipeline(name));
+        match fold {
+            Some(fold) => print_fold(plan, fold, resource, attributes),
+            None => println!("  the point passes untouched"),
+        }
+    }
+}
+
+/// What a fold makes of each label, and how it writes its series.
+fn print_fold(plan: &Plan, fold: &Fold, resource: &Pairs, attributes: &Pairs) {
     for (key, _) in resource {
         let fate = match (plan.promotes_resource(key.as_bytes()), fold.labels.keeps_resource(key.as_bytes()))
         {

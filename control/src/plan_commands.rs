@@ -6,9 +6,10 @@
 use crate::notes;
 use anyhow::{Context, Result, bail};
 use comfy_table::{Table, presets};
-use phoenix_plan::{HashKey, Pipeline, Plan, PlanError, Rule};
+use phoenix_plan::{HashKey, InstantMs, Pipeline, Plan, PlanError, Rule, Switch};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// Largest file that is read; a plan in it is bounded more tightly by the plan's own reader.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -28,7 +29,7 @@ pub fn check(files: &[PathBuf]) -> Result<()> {
                 if !plan.rules.is_empty() {
                     println!("{}", table(&plan));
                 }
-                for note in notes::of(&plan) {
+                for note in notes::of(&plan, now()) {
                     println!("{}: note: {note}", file.display());
                 }
             }
@@ -94,15 +95,27 @@ fn unwrapped(json: &[u8]) -> Result<Plan, PlanError> {
     Ok(plan)
 }
 
-/// The rules as a table.
+/// The system's clock; before 1970 it is wrong, and nothing is past.
+fn now() -> InstantMs {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    InstantMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The rules as a table. A column that no rule needs is left out.
 fn table(plan: &Plan) -> Table {
+    let switches = plan.rules.iter().any(|rule| rule.switch.is_some());
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["", "rule", "metric", "only if", "pipeline", "mark", "window", "delay", "output"]);
+    let mut header =
+        vec!["", "rule", "metric", "only if", "pipeline", "mark", "window", "offset", "delay", "output"];
+    if switches {
+        header.push("switch");
+    }
+    table.set_header(header);
     for (index, rule) in plan.rules.iter().enumerate() {
         let (operation, name) = rule.metric.parts();
         let fold = rule.fold.as_ref();
-        table.add_row([
+        let mut row = vec![
             (index + 1).to_string(),
             rule.name.clone(),
             format!("{operation} {name}"),
@@ -110,11 +123,26 @@ fn table(plan: &Plan) -> Table {
             pipeline(rule.pipeline).to_owned(),
             fold.map(|fold| fold.labels.mark()).unwrap_or_default(),
             fold.map(|fold| fold.window.to_string()).unwrap_or_default(),
+            fold.map(|fold| fold.offset().to_string()).unwrap_or_default(),
             fold.map(|fold| fold.delay.to_string()).unwrap_or_default(),
             fold.map(|fold| format!("{:?}", fold.output_temporality).to_lowercase()).unwrap_or_default(),
-        ]);
+        ];
+        if switches {
+            row.push(rule.switch.as_ref().map(switched).unwrap_or_default());
+        }
+        table.add_row(row);
     }
     table
+}
+
+/// A switch in a few words: `2026-11-24T10:00:00Z from full_fidelity`, `… from optimized k8s.pod.name`.
+fn switched(switch: &Switch) -> String {
+    let mut text = format!("{} from {}", switch.at, pipeline(switch.from.pipeline));
+    if let Some(fold) = &switch.from.fold {
+        text.push(' ');
+        text.push_str(&fold.labels.mark());
+    }
+    text
 }
 
 /// The label matchers of a rule in a few words.

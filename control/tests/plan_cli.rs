@@ -85,27 +85,94 @@ fn the_schema_knows_the_same_fields_and_limits_as_the_reader() {
     assert_eq!(schema["$defs"]["Rule"]["properties"]["resource"]["maxItems"], bounds::MATCHERS);
 }
 
+/// The plan that a block of the book stands for: itself, or the worked example with the rule of the same name replaced by it.
+fn plan_of(block: &str, example: &str) -> String {
+    let read = |json: &str| {
+        serde_json::from_str::<serde_json::Value>(json).unwrap_or_else(|e| panic!("{e}\n{json}"))
+    };
+    let (value, mut plan) = (read(block), read(example));
+    if value.get("schema").is_some() {
+        return block.to_owned();
+    }
+    let rules = plan["rules"].as_array_mut().unwrap();
+    let replaced = rules.iter_mut().find(|rule| rule["name"] == value["name"]);
+    *replaced.unwrap_or_else(|| panic!("the worked example has no such rule: {block}")) = value;
+    plan.to_string()
+}
+
 #[test]
 fn the_examples_of_the_book_are_good_plans() {
     let (_, book) = document("plan.md");
     let plans = blocks(&book, "json");
-    assert_eq!(plans.len(), 2);
-    for plan in plans {
+    assert_eq!(plans.len(), 5);
+    for block in &plans {
+        let plan = plan_of(block, &plans[0]);
         phoenix_plan::Plan::parse(plan.as_bytes()).unwrap_or_else(|error| panic!("{error}\n{plan}"));
     }
 }
 
 #[test]
-fn the_explanation_in_the_book_is_what_the_command_prints() {
+fn the_worked_switches_follow_each_other() {
+    let (_, book) = document("plan.md");
+    let plans = blocks(&book, "json");
+    let rules = plans.iter().enumerate().filter(|(n, _)| *n != 1).map(|(_, block)| {
+        let plan = phoenix_plan::Plan::parse(plan_of(block, &plans[0]).as_bytes()).unwrap();
+        plan.rules[1].clone()
+    });
+    let rules: Vec<_> = rules.collect();
+    let [unswitched, on, other, off] = rules.as_slice() else { panic!("{} rules", rules.len()) };
+    assert_eq!(on.fold, unswitched.fold);
+    for (before, after) in [(on, other), (other, off)] {
+        let switch = after.switch.as_ref().unwrap();
+        assert_eq!((before.pipeline, &before.fold), (switch.from.pipeline, &switch.from.fold));
+        assert!(before.switch.as_ref().unwrap().at < switch.at);
+    }
+}
+
+#[test]
+fn the_example_with_every_optional_field_has_them_all() {
+    let (_, committed) = document("plan.schema.json");
+    let schema: serde_json::Value = serde_json::from_str(&committed).unwrap();
+    let (_, book) = document("plan.md");
+    let plan: serde_json::Value = serde_json::from_str(&blocks(&book, "json")[1]).unwrap();
+    let rule = &plan["rules"][0];
+    for (kind, object) in [
+        ("Tenant", &plan["tenant"]),
+        ("Limits", &plan["limits"]),
+        ("Rule", rule),
+        ("Fold", &rule["fold"]),
+        ("Switch", &rule["switch"]),
+        ("Treatment", &rule["switch"]["from"]),
+    ] {
+        holds_all(kind, &schema["$defs"][kind], object);
+    }
+    holds_all("Plan", &schema, &plan);
+}
+
+/// Does an object hold every field that its schema knows, and none with its default?
+fn holds_all(kind: &str, schema: &serde_json::Value, object: &serde_json::Value) {
+    for (field, known) in schema["properties"].as_object().unwrap_or_else(|| panic!("no schema of {kind}")) {
+        let value = object.get(field).unwrap_or_else(|| panic!("the example has no {kind}.{field}"));
+        assert!(known.get("default").is_none_or(|default| default != value), "{kind}.{field} is the default");
+    }
+}
+
+#[test]
+fn the_explanations_in_the_book_are_what_the_command_prints() {
     let (_, book) = document("plan.md");
     let folder = tempfile::tempdir().unwrap();
-    let plan = file(&folder, "plan.json", &blocks(&book, "json")[0]);
-    let shown = &blocks(&book, "text")[0];
-    let (command, expected) = shown.split_once("\nrule 1").unwrap();
-    let command =
-        command.strip_prefix("$ phoenix ").unwrap().replace("\\\n", " ").replace("plan.json", &plan);
-    let output = phoenix(&command.split_whitespace().collect::<Vec<_>>());
-    assert_eq!(text(&output.stdout), format!("rule 1{expected}"));
+    let plans = blocks(&book, "json");
+    let shown: Vec<String> =
+        blocks(&book, "text").into_iter().filter(|block| block.starts_with("$ phoenix ")).collect();
+    assert_eq!(shown.len(), 2, "one of the worked example, one of its switch");
+    for (block, shown) in [&plans[0], &plans[2]].into_iter().zip(shown) {
+        let plan = file(&folder, "plan.json", &plan_of(block, &plans[0]));
+        let (command, expected) = shown.split_once("\nrule 1").unwrap();
+        let command =
+            command.strip_prefix("$ phoenix ").unwrap().replace("\\\n", " ").replace("plan.json", &plan);
+        let output = phoenix(&command.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(text(&output.stdout), format!("rule 1{expected}"));
+    }
 }
 
 #[test]
@@ -158,6 +225,136 @@ fn check_takes_bare_and_wrapped_plans_and_refuses_with_status_1() {
     assert!(text(&missing.stderr).starts_with("no/such/file.json: "));
 }
 
+/// The notes on a plan that is good.
+fn notes(plan: &str) -> Vec<String> {
+    let output = phoenix(&["plan", "check", plan]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let shown = text(&output.stdout);
+    shown.lines().filter_map(|line| line.split_once("note: ")).map(|(_, note)| note.to_owned()).collect()
+}
+
+/// A time so many seconds from now, as a plan writes it.
+fn in_seconds(after_s: i64) -> String {
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis();
+    let at = i64::try_from(now).unwrap() + after_s * 1_000;
+    phoenix_plan::InstantMs(u64::try_from(at).unwrap()).to_string()
+}
+
+/// A plan of rules that fold, each with a switch from raw at its time; `more` are further fields of the plan.
+fn switching(times: &[&str], more: &str) -> String {
+    let rule = |(n, at): (usize, &&str)| {
+        format!(
+            r#"{{"name":"r{n}","metric":{{"exact":"m{n}"}},"pipeline":"optimized","fold":{{"labels":{{"drop":{{"attributes":["a"]}}}},"delay":"1m"}},
+            "switch":{{"at":"{at}","from":{{"pipeline":"full_fidelity"}}}}}}"#
+        )
+    };
+    let rules: Vec<String> = times.iter().enumerate().map(rule).collect();
+    format!(r#"{{"schema":1,"version":1,"hash_key":"{KEY}"{more},"rules":[{}]}}"#, rules.join(","))
+}
+
+#[test]
+fn notes_on_the_time_of_a_switch() {
+    let folder = tempfile::tempdir().unwrap();
+    let times = [-3_600, -300, 90, 300].map(in_seconds);
+    let times: Vec<&str> = times.iter().map(String::as_str).collect();
+    let plan = file(&folder, "plan.json", &switching(&times, ""));
+    let expected = [
+        format!(
+            "rule 1 \"r0\": switch.at {} is past by more than stream_expiry, 10m: the switch is over and may be taken out",
+            times[0]
+        ),
+        format!(
+            "rule 2 \"r1\": switch.at {} is past: where it is not in force yet, it may lose up to one export interval of each stream",
+            times[1]
+        ),
+        format!(
+            "rule 3 \"r2\": switch.at {} is less than 2m ahead, twice the delay: a stream that is not seen before it may lose up to one export interval",
+            times[2]
+        ),
+    ];
+    assert_eq!(notes(&plan), expected);
+    // Under a clock that follows the points nobody knows what is past.
+    let plan = file(&folder, "event.json", &switching(&times, r#","clock":"event""#));
+    assert_eq!(notes(&plan), [""; 0]);
+}
+
+#[test]
+fn notes_on_the_sides_of_a_switch() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = in_seconds(86_400);
+    let plan = |from: &str, to: &str| {
+        format!(
+            r#"{{"schema":1,"version":1,"hash_key":"{KEY}","promoted_resource_attributes":["zone"],"rules":[
+            {{"name":"a","metric":{{"exact":"m"}},"pipeline":"optimized","fold":{{"labels":{to}}},
+            "switch":{{"at":"{at}","from":{{"pipeline":"optimized","fold":{{"labels":{from}}}}}}}}}]}}"#
+        )
+    };
+    let unlisted =
+        "rule 1 \"a\" names resource attribute \"host\", which promoted_resource_attributes does not list";
+    let same = "rule 1 \"a\" keeps the same labels on both sides of its switch: where the output temporality is the same too, old \
+                and new are one series, which the switch ends";
+    let [x_y, y_x] = [r#"["x","y"]"#, r#"["y","x"]"#];
+    for (from, to, expected) in [
+        // The side before is looked at too, and what both say is said once.
+        (
+            r#"{"drop":{"resource":["host"]}}"#.to_owned(),
+            r#"{"drop":{"resource":["zone"]}}"#.to_owned(),
+            vec![unlisted],
+        ),
+        (
+            r#"{"drop":{"resource":["host"]}}"#.to_owned(),
+            r#"{"drop":{"resource":["host"],"attributes":["x"]}}"#.to_owned(),
+            vec![unlisted],
+        ),
+        // Two orders of one list are the same labels; a label of the resource is not one of the point.
+        (
+            format!(r#"{{"drop":{{"attributes":{x_y}}}}}"#),
+            format!(r#"{{"drop":{{"attributes":{y_x}}}}}"#),
+            vec![same],
+        ),
+        (
+            format!(r#"{{"keep":{{"attributes":{x_y}}}}}"#),
+            format!(r#"{{"keep":{{"attributes":{y_x}}}}}"#),
+            vec![same],
+        ),
+        (
+            r#"{"drop":{"resource":["zone"]}}"#.to_owned(),
+            r#"{"drop":{"attributes":["zone"]}}"#.to_owned(),
+            vec![],
+        ),
+    ] {
+        let plan = file(&folder, "plan.json", &plan(&from, &to));
+        assert_eq!(notes(&plan), expected, "{from} {to}");
+    }
+}
+
+#[test]
+fn check_shows_switches_in_a_column_where_there_are_any() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, book) = document("plan.md");
+    let plans = blocks(&book, "json");
+    let table = |block: &str| {
+        let plan = file(&folder, "plan.json", &plan_of(block, &plans[0]));
+        text(&phoenix(&["plan", "check", &plan]).stdout)
+    };
+    let plain = table(&plans[0]);
+    assert!(!plain.contains("switch"), "{plain}");
+    assert!(plain.contains(" 7500ms "), "{plain}");
+    let on = table(&plans[2]);
+    assert!(on.contains(" 2026-11-24T10:00:00Z from full_fidelity"), "{on}");
+    let other = table(&plans[3]);
+    assert!(
+        other
+            .contains(" 2026-12-01T10:00:00Z from optimized client.address,k8s.pod.name,service.instance.id"),
+        "{other}"
+    );
+    let off = table(&plans[4]);
+    assert!(
+        off.contains(" 2026-12-08T10:00:00Z from optimized client.address,http.route,k8s.pod.name"),
+        "{off}"
+    );
+}
+
 #[test]
 fn notes_say_what_is_valid_and_useless() {
     let folder = tempfile::tempdir().unwrap();
@@ -171,11 +368,7 @@ fn notes_say_what_is_valid_and_useless() {
             {{"name":"c","metric":{{"prefix":"http"}},"pipeline":"optimized","fold":{{"labels":{{"drop":{{"resource":["host","zone"]}}}}}}}}]}}"#
         ),
     );
-    let output = phoenix(&["plan", "check", &plan]);
-    assert!(output.status.success());
-    let shown = text(&output.stdout);
-    let notes: Vec<&str> =
-        shown.lines().filter_map(|line| line.split_once("note: ")).map(|(_, note)| note).collect();
+    let notes = notes(&plan);
     assert_eq!(
         notes,
         [
