@@ -22,14 +22,6 @@ pub fn of(plan: &Plan, now: InstantMs) -> Vec<String> {
             ));
         }
         let Some(switch) = &rule.switch else { continue };
-        if let (Some(from), Some(to)) = (&switch.from.fold, &rule.fold)
-            && same_labels(&from.labels, &to.labels)
-        {
-            notes.push(format!(
-                "{about} keeps the same labels on both sides of its switch: where the output temporality is the same too, old and new \
-                 are one series, which the switch ends"
-            ));
-        }
         if let Some(note) = time_of(plan, rule, switch, now) {
             notes.push(format!("{about}: switch.at {} {note}", switch.at));
         }
@@ -48,20 +40,6 @@ fn unlisted<'p>(plan: &'p Plan, rule: &'p Rule) -> impl Iterator<Item = &'p str>
         .flat_map(named)
         .map(String::as_str)
         .filter(move |key| !plan.promotes_resource(key.as_bytes()) && seen.insert(*key))
-}
-
-/// Whether both keep the same labels of every point; the order of a list does not matter.
-fn same_labels(first: &Labels, second: &Labels) -> bool {
-    let set = |list: &[String]| list.iter().cloned().collect::<BTreeSet<_>>();
-    match (first, second) {
-        (Labels::Drop { resource: a, attributes: b }, Labels::Drop { resource: c, attributes: d }) => {
-            (set(a), set(b)) == (set(c), set(d))
-        }
-        (Labels::Keep { resource: a, attributes: b }, Labels::Keep { resource: c, attributes: d }) => {
-            (a.as_deref().map(set), set(b)) == (c.as_deref().map(set), set(d))
-        }
-        _ => false,
-    }
 }
 
 /// What the time of a switch says about it: that it is too late for one, or nearly. Under `clock: event` only the points know.

@@ -136,17 +136,17 @@ impl Series {
         match head.turn {
             Some(turn) if turn.side.closes() => self.flat = Some((turn.at, turn.at.plus(settle_ns))),
             Some(turn) => {
-                if self.stale && self.is_idle() {
+                if self.flat.take().is_some() && self.stale && self.is_idle() {
                     self.reopen();
                 }
-                self.flat = None;
                 // After raw streams it also takes what came to be before the switch and what no raw sample carries, where it came to
                 // be: in its first window that would look like a rate half as high again.
                 if turn.side == Side::OpensAfterFold {
                     self.opens_at = turn.at;
                 }
             }
-            None => {}
+            // No switch, or one that was called off.
+            None => (self.opens_at, self.flat) = (UnixNanos(0), None),
         }
     }
 

@@ -45,6 +45,10 @@ impl Stream {
         self.points.partition_point(|(t, _)| *t < at_s)
     }
 
+    fn last_s(&self) -> u64 {
+        self.points[self.points.len() - 1].0
+    }
+
     fn last(&self) -> i64 {
         self.points[self.points.len() - 1].1
     }
@@ -139,6 +143,12 @@ fn attribute(point: &NumberDataPoint, key: &str) -> String {
 }
 
 fn run(streams: &[Stream], plan: &str) -> Ends {
+    run_pushing(streams, plan, None)
+}
+
+/// The same with another plan from a time on.
+fn run_pushing(streams: &[Stream], plan: &str, push: Option<(u64, &str)>) -> Ends {
+    let mut push = push;
     let mut engine = Local::new(plan.as_bytes(), "w", UnixNanos(BEGAN_S * S)).expect("a plan");
     let mut ends = Ends::default();
     let mut all: Vec<(u64, usize, i64)> = Vec::new();
@@ -147,6 +157,9 @@ fn run(streams: &[Stream], plan: &str) -> Ends {
     }
     all.sort_unstable();
     for (time_s, n, total) in all {
+        if let Some((_, plan)) = push.take_if(|(at_s, _)| *at_s <= time_s) {
+            engine.configure(plan.as_bytes(), UnixNanos(time_s * S)).expect("a plan");
+        }
         let body = body(&streams[n], time_s, total);
         let now = UnixNanos((time_s + 1) * S);
         let batch = Batch { body: &body, tenant: b"", sender: b"", arrived: now };
@@ -242,6 +255,28 @@ proptest! {
         for ((time_s, _, total), passed) in sent(&streams).into_iter().zip(&ends.passed) {
             let value = passed.as_ref().map(|p| p.value);
             prop_assert_eq!(value, (time_s >= at_s).then_some(Some(V::AsInt(total))));
+        }
+    }
+
+    /// A switch that is called off before its time: as if it had never been planned.
+    #[test]
+    fn called_off(streams in streams(), at_s in 400u64..700) {
+        let (old, new) = (fold(r#""resource":["pod"]"#), fold(r#""resource":["pod"],"attributes":["user"]"#));
+        let plain = plan(&old, PASS, 150, 1).replace(&format!(r#","switch":{{"at":"{}","from":{{{PASS}}}}}"#, InstantMs(150_000)), "");
+        let expected = run(&streams, &plain);
+        for to in [PASS, &new] {
+            let ends = run_pushing(&streams, &plan(to, &old, at_s, 1), Some((300, &plain)));
+            let pushed = streams.iter().any(|s| s.points.iter().any(|(t, _)| *t >= 300));
+            let after = streams.iter().all(|s| s.last_s() < at_s);
+            if pushed || after {
+                prop_assert_eq!(folded(&ends), folded(&expected));
+            }
+            if pushed {
+                // A series whose streams were silent since the push does not know that it goes on.
+                let spoke = |user: &String| streams.iter().any(|s| s.user.to_string() == *user && s.last_s() >= 300);
+                let stale = ends.series.iter().any(|((_, user), (.., stale))| *stale && spoke(user));
+                prop_assert!(!stale, "a marker on a series that goes on");
+            }
         }
     }
 

@@ -45,6 +45,24 @@ impl Labels {
         }
     }
 
+    /// Whether both keep the same of every point: the order of a list does not matter.
+    pub fn keeps_the_same_as(&self, other: &Labels) -> bool {
+        let same = |a: &[String], b: &[String]| a.len() == b.len() && a.iter().all(|name| b.contains(name));
+        match (self, other) {
+            (Labels::Drop { resource: r, attributes: a }, Labels::Drop { resource: s, attributes: b }) => {
+                same(r, s) && same(a, b)
+            }
+            (Labels::Keep { resource: r, attributes: a }, Labels::Keep { resource: s, attributes: b }) => {
+                let resources = match (r, s) {
+                    (Some(r), Some(s)) => same(r, s),
+                    (r, s) => r.is_none() && s.is_none(),
+                };
+                resources && same(a, b)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the fold drops any resource attribute.
     pub fn drops_resource(&self) -> bool {
         match self {

@@ -101,13 +101,11 @@ impl Plan {
                 "\"full_fidelity\"",
                 "optimized, or no switch: nothing changes between full_fidelity and full_fidelity",
             )),
-            (Some(a), Some(b)) if (&a.labels, a.output_temporality) == (&b.labels, b.output_temporality) => {
-                Err(PlanError::of(
-                    "from.fold.labels",
-                    quote(&a.labels.mark()),
-                    "other labels than those of the rule's fold: the same series need no switch",
-                ))
-            }
+            (Some(a), Some(b)) if a.labels.keeps_the_same_as(&b.labels) => Err(PlanError::of(
+                "from.fold.labels",
+                quote(&a.labels.mark()),
+                "other labels than those of the rule's fold: the same series need no switch",
+            )),
             _ => Ok(()),
         }
     }

@@ -67,7 +67,7 @@ fn pipeline(fold: Option<&Fold>) -> Pipeline {
 fn changes(from: Option<&Fold>, to: Option<&Fold>) -> bool {
     match (from, to) {
         (None, None) => false,
-        (Some(a), Some(b)) => a.labels != b.labels,
+        (Some(a), Some(b)) => !a.labels.keeps_the_same_as(&b.labels),
         _ => true,
     }
 }

@@ -132,7 +132,7 @@ impl Arguments {
 
 /// The longest window with its delay, and a scrape more: after that, a fold of the plan is complete.
 fn longest_fold(plan: &Plan) -> Option<Duration> {
-    let folds = plan.rules.iter().filter_map(|rule| rule.fold.as_ref());
+    let folds = plan.rules.iter().flat_map(phoenix_plan::Rule::folds);
     let longest = folds.map(|fold| fold.window.as_millis() + fold.delay.as_millis()).max()?;
     Some(Duration::from_millis(longest) + Duration::from_secs(5))
 }

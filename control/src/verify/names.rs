@@ -189,7 +189,8 @@ pub fn removed(plan: &Plan, name: Option<&str>, matchers: &[Matcher]) -> Option<
         if name.is_some_and(|name| !may_be(name, &rule.metric)) || excluded(rule, matchers) {
             continue;
         }
-        if let Some(fold) = &rule.fold {
+        // What a switch folds on either side may be missing in the range.
+        for fold in rule.folds() {
             removed.add(&fold.labels, plan);
             is_folded = true;
         }
