@@ -108,7 +108,7 @@ impl Peers {
         stats: &mut Stats,
         now_ns: u64,
     ) -> bool {
-        if !self.flight.as_ref().is_some_and(|f| f.token == token) {
+        if self.flight.as_ref().is_none_or(|f| f.token != token) {
             return false;
         }
         // Without headers they cannot even be asked for.

@@ -301,7 +301,7 @@ fn plan(c: &mut Choices<'_>, version: u64, clock: &str) -> String {
     let most = STREAMS[usize::from(bits >> 5 & 1 == 0)];
     let writer = pick(6, "w", "v");
     // Rarely another key, or another number of shards, which is refused.
-    let more = u64::from(c.below(16));
+    let more = c.below(16);
     let (key, shards) = (if more == 1 { "ff" } else { "00" }, if more == 2 { 2 } else { 1 });
     let fold = |labels: &str| {
         format!(

@@ -230,6 +230,9 @@ mod tests {
         }
     }
 
+    /// A point as a sender sends it: start, time, value.
+    type Seen = (u64, u64, Option<i64>);
+
     #[test]
     fn the_edge_of_a_switch_has_every_kind_of_stream() {
         for (metric, at_ns) in SWITCHED.into_iter().zip([ON_NS, KEEP_NS, OFF_NS]) {
@@ -237,12 +240,11 @@ mod tests {
             let all = streams(metric.name);
             let edge: Vec<_> =
                 all.iter().filter(|((_, labels), _)| labels.contains(EDGE)).map(|(_, of)| of).collect();
-            let count =
-                |is: &dyn Fn(&[(u64, u64, Option<i64>)]) -> bool| edge.iter().filter(|of| is(of)).count();
+            let count = |is: &dyn Fn(&[Seen]) -> bool| edge.iter().filter(|of| is(of)).count();
             assert_eq!(count(&|of| of.iter().any(|point| point.1 == at_ns)), 1, "a point at the switch");
             assert_eq!(count(&|of| of.iter().all(|point| point.1 < at_ns)), 1, "gone before");
             assert_eq!(count(&|of| of.iter().all(|point| point.1 >= at_ns)), 2, "first seen after");
-            let falls = |of: &[(u64, u64, Option<i64>)], says_so: bool| {
+            let falls = |of: &[Seen], says_so: bool| {
                 of.windows(2).any(|pair| pair[1].2 < pair[0].2 && (pair[1].0 > pair[0].0) == says_so)
             };
             assert_eq!((count(&|of| falls(of, true)), count(&|of| falls(of, false))), (2, 1), "resets");
