@@ -11,9 +11,9 @@
 //! beyond it the standard error of the estimate is 1/√(k − 2), 3.1 %, and of a shared part p of the union √(p(1 − p)/k). Cost: one
 //! walk over the table of streams for each report. Wrong where identities are made under different keys: those are not compared.
 
-use crate::hash::Identity;
+use crate::units::UnixNanos;
 use crate::wire::{Fields, Span, WireError, put_bytes_field, put_fixed64_field, put_varint_field};
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 /// Identities in a sample: 8 KiB of report, and one shared stream in a hundred is seen with three standard errors to spare.
 pub const SAMPLE_MAX: usize = 1_024;
@@ -21,10 +21,15 @@ pub const SAMPLE_MAX: usize = 1_024;
 pub const VERSION: u64 = 1;
 /// Longest name of a process that is read.
 const PROCESS_BYTES_MAX: usize = 512;
-/// Reports without a shared stream, one after the other, that show affinity. Each comes from whichever peer the balancer picks.
+/// Answers of others without a shared stream, one after the other, that show affinity. Each comes from whichever peer the balancer picks.
 pub const CLEAN_MIN: u32 = 3;
+/// As many lift a refutation, the first time and at most: five minutes and an hour at an answer each ten seconds.
+const CLEAN_AFTER_MIN: u32 = 30;
+const CLEAN_AFTER_MAX: u32 = 360;
+/// Shared streams that are remembered: those of eight peers. With more, the oldest evidence is enough.
+const SUSPECTS_MAX: usize = 8 * SAMPLE_MAX;
 
-/// The smallest of a set of identities, each cut to its low 64 bits, which are pseudo-random under the plan's key.
+/// The smallest of a set of identities, each as a pseudo-random number under the plan's key ([`crate::hash::Hasher::blind`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sample(Vec<u64>);
 
@@ -47,11 +52,6 @@ impl Sample {
         smallest.dedup();
         smallest.truncate(SAMPLE_MAX);
         Sample(smallest)
-    }
-
-    /// Of identities.
-    pub fn of_identities(ids: impl Iterator<Item = Identity>) -> Sample {
-        Sample::of(ids.map(Identity::low))
     }
 
     /// Of two sets together.
@@ -144,10 +144,10 @@ impl Report {
                 1 => version = field.varint()?,
                 2 => key = field.fixed64()?,
                 3 => process = core::str::from_utf8(field.bytes()?.bytes(bytes)).ok().map(str::to_owned),
-                4 => {
+                4 if sample.is_empty() => {
                     let words = field.bytes()?.bytes(bytes).chunks_exact(8);
                     let ids = words.map(|w| w.first_chunk().map_or(0, |w| u64::from_le_bytes(*w)));
-                    sample = sample.union(&Sample::of(ids));
+                    sample = Sample::of(ids);
                 }
                 _ => {}
             }
@@ -170,14 +170,26 @@ pub enum Verdict {
 }
 
 /// Collects what peers say.
+///
+/// A stream that moved from one process to another is in the samples of both for a while; one that is balanced stays in both. So a shared
+/// stream counts as evidence once the same peer has had it in two answers with more than the time between them that samples look back.
 #[derive(Default)]
 pub struct Check {
     verdict: Verdict,
     clean: u32,
+    /// Clean answers that lift a refutation; doubled by each, so that it cannot flap.
+    needed: u32,
     last: Overlap,
+    /// Shared streams by peer, and since when.
+    suspects: BTreeMap<(String, u64), UnixNanos>,
 }
 
 impl Check {
+    /// A new leader takes over: cumulative sums fold already, or they do not.
+    pub fn resume(shown: bool) -> Check {
+        Check { verdict: if shown { Verdict::Shown } else { Verdict::Unknown }, ..Check::default() }
+    }
+
     /// What is known.
     pub fn verdict(&self) -> Verdict {
         self.verdict
@@ -188,30 +200,47 @@ impl Check {
         self.last
     }
 
-    /// A peer has answered: perhaps this process itself, whom the balancer may pick too. `None`: no answer, or one that cannot be
-    /// read. Silence of peers shows nothing, and takes back nothing.
-    pub fn hear(&mut self, own: &Report, peer: Option<&Report>) -> Verdict {
-        let peer = peer.filter(|peer| peer.key == own.key);
-        let Some(peer) = peer else {
-            if self.verdict != Verdict::Shown {
-                self.clean = 0;
-            }
+    /// A peer has answered: perhaps this process itself, whom the balancer may pick too, which says nothing. `None`: no answer, or one
+    /// that cannot be read. Silence shows nothing, and takes back nothing. Samples look back for `recent_ns`.
+    pub fn hear(&mut self, own: &Report, peer: Option<&Report>, recent_ns: u64, now: UnixNanos) -> Verdict {
+        let Some(peer) = peer.filter(|peer| peer.key == own.key && peer.process != own.process) else {
             return self.verdict;
         };
-        if peer.process != own.process {
-            self.last = Overlap::of(&own.sample, &peer.sample);
-            if self.last.is_shown() {
-                (self.verdict, self.clean) = (Verdict::Refuted, 0);
-                return self.verdict;
-            }
+        if own.sample.is_empty() || peer.sample.is_empty() {
+            return self.verdict;
         }
-        if !own.sample.is_empty() {
+        self.last = Overlap::of(&own.sample, &peer.sample);
+        if !self.last.is_shown() {
+            self.suspects.retain(|(process, _), _| *process != peer.process);
             self.clean = self.clean.saturating_add(1);
+            if self.clean >= self.needed.max(CLEAN_MIN) {
+                self.verdict = Verdict::Shown;
+            }
+            return self.verdict;
         }
-        if self.clean >= CLEAN_MIN {
-            self.verdict = Verdict::Shown;
+        self.clean = 0;
+        if self.has_stayed(own, peer, recent_ns, now) && self.verdict != Verdict::Refuted {
+            self.verdict = Verdict::Refuted;
+            self.needed = self.needed.saturating_mul(2).clamp(CLEAN_AFTER_MIN, CLEAN_AFTER_MAX);
         }
         self.verdict
+    }
+
+    /// Are there streams that this peer has shared with us for longer than a stream that moved would be seen by both?
+    fn has_stayed(&mut self, own: &Report, peer: &Report, recent_ns: u64, now: UnixNanos) -> bool {
+        let shared: Vec<u64> = own.sample.0.iter().copied().filter(|id| peer.sample.has(*id)).collect();
+        let mut stayed = 0u64;
+        let mut next = BTreeMap::new();
+        for id in shared {
+            let since = self.suspects.get(&(peer.process.clone(), id)).copied().unwrap_or(now);
+            stayed = stayed.saturating_add(u64::from(now.since(since) > recent_ns));
+            next.insert((peer.process.clone(), id), since);
+        }
+        self.suspects.retain(|(process, _), _| *process != peer.process);
+        if self.suspects.len() < SUSPECTS_MAX {
+            self.suspects.append(&mut next);
+        }
+        stayed > 0
     }
 }
 
@@ -272,24 +301,69 @@ mod tests {
         assert_eq!(Report::decode(b"<html>"), None);
     }
 
+    /// Answers one after the other, ten seconds apart, samples that look back for 25: `peer:range` each; what is known after each.
+    fn hear(check: &mut Check, from_s: u64, answers: &[(&str, core::ops::Range<u64>)]) -> String {
+        let own = report("a", 0..500);
+        let mut told = String::new();
+        for (n, (peer, range)) in answers.iter().enumerate() {
+            let now = UnixNanos((from_s + 10 * n as u64) * 1_000_000_000);
+            told.push(match check.hear(&own, Some(&report(peer, range.clone())), 25_000_000_000, now) {
+                Verdict::Unknown => '?',
+                Verdict::Shown => 'S',
+                Verdict::Refuted => 'R',
+            });
+        }
+        told
+    }
+
     #[test]
-    fn affinity_is_shown_by_several_peers_and_refuted_by_one() {
+    fn others_show_affinity_and_nobody_else_does() {
         let own = report("a", 0..500);
         let mut check = Check::default();
-        assert_eq!(check.hear(&own, Some(&report("b", 500..900))), Verdict::Unknown);
-        assert_eq!(check.hear(&own, None), Verdict::Unknown);
-        assert_eq!(check.hear(&own, Some(&own)), Verdict::Unknown);
-        assert_eq!(check.hear(&own, Some(&report("b", 500..900))), Verdict::Unknown);
-        assert_eq!(check.hear(&own, Some(&report("c", 900..901))), Verdict::Shown);
-        assert_eq!(check.hear(&own, None), Verdict::Shown);
-        assert_eq!(check.hear(&own, Some(&report("c", 400..901))), Verdict::Refuted);
-        assert_eq!(check.last().shared, 100.0);
-        for _ in 0..2 {
-            assert_eq!(check.hear(&own, Some(&own)), Verdict::Refuted);
-        }
-        assert_eq!(check.hear(&own, Some(&own)), Verdict::Shown);
-        // Under another key nothing can be compared.
+        // Itself, an empty peer, silence, and another key say nothing.
+        assert_eq!(hear(&mut check, 0, &[("a", 0..500), ("b", 0..0), ("a", 0..500), ("c", 0..0)]), "????");
         let foreign = Report { key: 8, ..report("b", 0..500) };
-        assert_eq!(Check::default().hear(&own, Some(&foreign)), Verdict::Unknown);
+        for peer in [None, Some(&foreign)] {
+            assert_eq!(check.hear(&own, peer, 25, UnixNanos(0)), Verdict::Unknown);
+        }
+        assert_eq!(hear(&mut check, 100, &[("b", 500..900), ("b", 500..900), ("c", 900..901)]), "??S");
+        assert_eq!(check.hear(&own, None, 25, UnixNanos(0)), Verdict::Shown);
+    }
+
+    #[test]
+    fn a_stream_that_moves_refutes_nothing_and_one_that_stays_does() {
+        let mut check = Check::resume(true);
+        // Seen in both for as long as samples look back, then in one.
+        assert_eq!(hear(&mut check, 0, &[("b", 499..900), ("b", 499..900), ("b", 500..900)]), "SSS");
+        // Three answers over twenty seconds are too few, a fourth is not.
+        assert_eq!(hear(&mut check, 100, &[("b", 499..900), ("b", 499..900), ("b", 499..900)]), "SSS");
+        assert_eq!(hear(&mut check, 130, &[("b", 499..900)]), "R");
+        assert_eq!(check.last().shared, 1.0);
+        // One in five shares: it stays refuted however often the others answer.
+        let round = [("c", 900..950), ("d", 900..950), ("e", 900..950), ("f", 900..950), ("b", 499..900)];
+        for n in 0..30 {
+            assert_eq!(hear(&mut check, 200 + 50 * n, &round), "RRRRR", "{n}");
+        }
+        // Mended: five minutes later it folds again; the next time ten.
+        let clean: Vec<_> = (0..30).map(|_| ("b", 500..900)).collect();
+        assert_eq!(hear(&mut check, 3_000, &clean), "R".repeat(29) + "S");
+        let shared: Vec<_> = (0..4).map(|_| ("b", 400..900)).collect();
+        assert_eq!(hear(&mut check, 4_000, &shared), "SSSR");
+        assert_eq!(hear(&mut check, 5_000, &clean), "R".repeat(30));
+        assert_eq!(hear(&mut check, 6_000, &clean), "R".repeat(29) + "S");
+    }
+
+    #[test]
+    fn before_it_is_shown_a_shared_stream_only_delays() {
+        let mut check = Check::default();
+        let answers = [
+            ("b", 500..900),
+            ("b", 500..900),
+            ("b", 499..900),
+            ("b", 500..900),
+            ("b", 500..900),
+            ("b", 500..900),
+        ];
+        assert_eq!(hear(&mut check, 0, &answers), "?????S");
     }
 }

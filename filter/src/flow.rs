@@ -86,9 +86,7 @@ impl Scratch {
     }
 
     fn begin(&mut self, plan: &Rc<Compiled>, now: UnixNanos) {
-        if !plan.ends_raw_series(now) {
-            self.raw.forget();
-        }
+        self.raw.age(now, plan.plan.stream_expiry.as_nanos());
         if !self.plan.as_ref().is_some_and(|(p, _)| Rc::ptr_eq(p, plan)) {
             self.plan = Some((plan.clone(), Names::new(plan)));
             self.dictionary.forget();

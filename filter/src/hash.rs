@@ -218,6 +218,16 @@ impl Hasher {
         state.plus(nh.sums).finish()
     }
 
+    /// A number for an identity that says nothing about it: pseudo-random under the same key, and no part of any sum. For samples that
+    /// leave the process (the bound of [`Hasher::pair`] holds only while nobody who chooses inputs sees identities).
+    #[must_use]
+    pub fn blind(&self, id: Identity) -> u64 {
+        let [k0, k1, k2, k3] = self.state;
+        // A domain of its own, in a word that `pair` never changes.
+        let state = State([k0 ^ id.low(), k1 ^ id.high(), k2, k3 ^ u64::from_le_bytes(*b"blinding")]);
+        state.rounds(BLOCK_ROUNDS).finish().low()
+    }
+
     /// More than one block: the same words, with rounds between the blocks.
     #[cold]
     fn long(&self, mut state: State, a: &[u8], b: &[u8]) -> Identity {

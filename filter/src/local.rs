@@ -113,7 +113,9 @@ impl Local {
         if plan.shards != self.plan.plan.shards {
             return Err(ConfigureError::Shards { running: self.plan.plan.shards, asked: plan.shards });
         }
-        let plan = Rc::new(Compiled::new(plan));
+        let mut plan = Compiled::new(plan);
+        plan.follow(&self.plan, now);
+        let plan = Rc::new(plan);
         for owner in &mut self.owners {
             owner.configure(&plan.plan, plan.key, &self.writer, now);
         }

@@ -13,6 +13,7 @@
 use crate::affinity::Sample;
 use crate::amount::Amount;
 use crate::emit::{Answer, Emission, Entry, Labels, Outbox};
+use crate::hash::Identity;
 use crate::ledger::{Ledger, PageId};
 use crate::limits::{AHEAD_MAX_NS, CLOCK_SET_BACK_NS, LEAP_NS, SWEEP_SLOTS};
 use crate::record::{Message, Record, RecordError, SeriesHead, Temporality};
@@ -76,6 +77,9 @@ struct Target {
     turn: Option<Turn>,
     /// Start of its oldest open window: nothing closes while a message is folded.
     oldest: UnixNanos,
+    /// Since when its streams are recorded, by the embedder's clock and by ours.
+    since: UnixNanos,
+    since_s: u32,
 }
 
 /// Records whose streams are looked up before the first of them is folded. The lookups do not wait for one another, so that the waits for
@@ -227,7 +231,11 @@ impl Owner {
                 series.meet(&head, self.settings.expiry_ns);
                 oldest = series.oldest_open(self.closed_at, self.now);
             }
-            slots.push(Target { slot, page, overflows, turn: head.turn, oldest });
+            let ago_ns = self.now.since(head.since);
+            let since_s =
+                if head.since.is_given() { seconds(self.uptime_ns.saturating_sub(ago_ns)) } else { 0 };
+            let (turn, since) = (head.turn, head.since);
+            slots.push(Target { slot, page, overflows, turn, oldest, since, since_s });
         }
         let watch = Watch {
             began: self.began.unwrap_or_default(),
@@ -455,11 +463,11 @@ impl Owner {
         self.outbox.forget_flights();
     }
 
-    /// Of the cumulative streams that had a point within the last `recent_ns`: which they are, by a sample.
-    pub fn sample(&self, recent_ns: u64) -> Sample {
+    /// Of the cumulative streams that had a point within the last `recent_ns`: which they are, by a sample. `blind` hides who they are.
+    pub fn sample(&self, recent_ns: u64, blind: impl Fn(Identity) -> u64) -> Sample {
         let since_s = seconds(self.uptime_ns.saturating_sub(recent_ns));
         let recent = self.cumulative.iter().filter(|(_, _, state)| state.touched_s >= since_s);
-        Sample::of_identities(recent.map(|(_, id, _)| id))
+        Sample::of(recent.map(|(_, id, _)| blind(id)))
     }
 
     /// The books.

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! header   magic "PHXR" · version u16 · zero u16 · key fingerprint u64 · arrived u64 · series u32 · records u32
-//! series   length u32 · identity 16 · overflow identity 16 · width_ns u64 · offset_ns u64 · delay_ns u64 · output u8 · turn u8 · turn's time u64 · then, each with its length u32:
+//! series   length u32 · identity 16 · overflow identity 16 · width_ns u64 · offset_ns u64 · delay_ns u64 · output u8 · turn u8 · turn's time u64 · since u64 · then, each with its length u32:
 //!          tenant · metric name · mark · resource · resource schema · scope · scope schema · metric head · attributes
 //! record   stream 16 · series u32 · flags u8 · start u64 · time u64 · value u64                             (45 bytes)
 //! ```
@@ -62,6 +62,8 @@ pub struct SeriesHead<'a> {
     pub output: Temporality,
     /// Its part in a switch, if the plan switches.
     pub turn: Option<Turn>,
+    /// Since when its streams are recorded, by the worker's clock; the epoch: since the process began.
+    pub since: UnixNanos,
     /// Tenant, as its header gave it.
     pub tenant: &'a [u8],
     /// Metric name, for the ledger.
@@ -160,6 +162,7 @@ impl Writer {
         let (turn, at_ns) = Turn::code(h.turn);
         out.push(turn);
         out.extend_from_slice(&at_ns.to_le_bytes());
+        out.extend_from_slice(&h.since.0.to_le_bytes());
         for part in [
             h.tenant,
             h.metric,
@@ -348,6 +351,7 @@ impl<'a> Cursor<'a> {
                 let [code] = c.array::<1>()?;
                 Turn::of_code(code, c.u64()?)?
             },
+            since: UnixNanos(c.u64()?),
             tenant: c.part()?,
             metric: c.part()?,
             mark: c.part()?,
@@ -392,6 +396,7 @@ mod tests {
             overflow: Identity(0),
             windows: Windows { width_ns: 15_000_000_000, offset_ns: 5, delay_ns: 60_000_000_000 },
             output: Temporality::Cumulative,
+            since: UnixNanos(9),
             turn: (n == 8).then_some(Turn { at: UnixNanos(3), side: crate::switch::Side::ClosesForRaw }),
             tenant: b"t",
             metric: b"m",
@@ -430,6 +435,7 @@ mod tests {
         assert_eq!((m.key, m.arrived, m.len()), (99, UnixNanos(42), 2));
         let heads: Vec<_> = m.heads().map(Result::unwrap).collect();
         assert_eq!((heads.len(), heads[1].id, heads[1].mark), (2, Identity(8), &b"pod"[..]));
+        assert_eq!(heads[0].since, UnixNanos(9));
         assert_eq!((heads[0].turn, heads[1].turn.map(|t| t.at)), (None, Some(UnixNanos(3))));
         let records: Vec<_> = m.records().map(Result::unwrap).collect();
         assert_eq!(records[0].observation.value, Number::Int(-5));

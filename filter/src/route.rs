@@ -38,6 +38,26 @@ pub enum Course {
     Switch(Box<Switched>),
 }
 
+impl Course {
+    fn folds(&self) -> impl Iterator<Item = &Fold> {
+        let (one, switch) = match self {
+            Course::Pass => (None, None),
+            Course::Fold(fold) => (Some(fold), None),
+            Course::Switch(switch) => (None, Some(switch)),
+        };
+        one.into_iter().chain(switch.into_iter().flat_map(|s| s.before.iter().chain(&s.after)))
+    }
+
+    fn folds_mut(&mut self) -> impl Iterator<Item = &mut Fold> {
+        let (one, switch) = match self {
+            Course::Pass => (None, None),
+            Course::Fold(fold) => (Some(fold), None),
+            Course::Switch(switch) => (None, Some(switch)),
+        };
+        one.into_iter().chain(switch.into_iter().flat_map(|s| s.before.iter_mut().chain(&mut s.after)))
+    }
+}
+
 /// A switch, made ready. One of the two folds at least is there.
 pub struct Switched {
     /// When, in event time.
@@ -62,6 +82,8 @@ pub struct Fold {
     pub mark_id: Identity,
     /// Its windows.
     pub windows: Windows,
+    /// Since when its points are recorded, by the worker's clock; the epoch: since the process began.
+    pub since: UnixNanos,
     output: OutputTemporality,
 }
 
@@ -90,6 +112,25 @@ impl Compiled {
         };
         let raw_ends_until = courses.iter().filter_map(ends).max();
         Compiled { plan, hasher, key, courses, raw_ends_until }
+    }
+
+    /// This plan takes the place of another one now. A fold that the other had not is watched from now on: what its streams counted
+    /// before is in raw samples.
+    pub fn follow(&mut self, before: &Compiled, now: UnixNanos) {
+        let known = |rule: &Rule, fold: &Fold| {
+            let same = |other: &Rule| {
+                (&other.metric, &other.resource, &other.attributes)
+                    == (&rule.metric, &rule.resource, &rule.attributes)
+            };
+            let theirs = before.plan.rules.iter().zip(&before.courses).filter(|(other, _)| same(other));
+            let folds = theirs.flat_map(|(_, course)| course.folds());
+            folds.filter(|other| other.labels.keeps_the_same_as(&fold.labels)).map(|other| other.since).min()
+        };
+        for (rule, course) in self.plan.rules.iter().zip(&mut self.courses) {
+            for fold in course.folds_mut() {
+                fold.since = known(rule, fold).unwrap_or(now);
+            }
+        }
     }
 
     /// What happens to the points of the rule at `index`.
@@ -132,6 +173,7 @@ fn fold(hasher: &Hasher, fold: &phoenix_plan::Fold, number: usize) -> Fold {
             offset_ns: fold.offset().as_nanos(),
             delay_ns: fold.delay.as_nanos(),
         },
+        since: UnixNanos(0),
         output: fold.output_temporality,
     }
 }

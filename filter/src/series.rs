@@ -137,7 +137,10 @@ impl Series {
             Some(turn) if turn.side.closes() => self.flat = Some((turn.at, turn.at.plus(settle_ns))),
             Some(turn) => {
                 if self.flat.take().is_some() && self.stale && self.is_idle() {
+                    // Under the same labels: never behind what was written.
+                    let emitted_to = self.emitted_to;
                     self.reopen();
+                    self.emitted_to = emitted_to;
                 }
                 // After raw streams it also takes what came to be before the switch and what no raw sample carries, where it came to
                 // be: in its first window that would look like a rate half as high again.
@@ -178,9 +181,9 @@ impl Series {
 
     /// The window after the one that just closed, where the series goes on although nothing comes in any more.
     pub fn next_flat(&self, closed: UnixNanos) -> Option<UnixNanos> {
-        let (at, until) = self.flat.filter(|_| self.head.output == Temporality::Cumulative)?;
+        let (at, _) = self.flat.filter(|_| self.head.output == Temporality::Cumulative)?;
         let window = self.windows.start_of(closed);
-        let goes_on = !self.stale && window < until && self.windows.end_of(window) > at;
+        let goes_on = !self.stale && self.windows.end_of(window) > at;
         goes_on.then_some(window)
     }
 
@@ -271,7 +274,9 @@ impl Series {
             Temporality::Delta => self.close_delta(&cell),
             Temporality::Cumulative => self.close_cumulative(&cell, began),
         };
-        let over = self.has_ended() || self.flat.is_some_and(|(_, until)| cell.end >= until);
+        // Where another rule still folds into it, a series that a switch has closed goes on.
+        let settled = self.flat.is_some_and(|(_, until)| cell.end >= until) && cell.amount.is_zero();
+        let over = self.has_ended() || settled;
         self.stale = over && self.cells.is_empty() && self.head.output == Temporality::Cumulative;
         let flat = self.flat.is_some_and(|(at, _)| cell.window >= at) && cell.amount.is_zero();
         closed.flat_at = flat.then_some(cell.window.plus(cell.end.since(cell.window) / 2));
@@ -505,6 +510,7 @@ mod tests {
             overflow: Identity(2),
             windows: Windows { width_ns: 10, offset_ns: 0, delay_ns: 0 },
             turn: None,
+            since: UnixNanos(0),
             output,
             tenant: b"",
             metric: b"m",

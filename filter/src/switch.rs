@@ -84,21 +84,32 @@ pub fn divide(inc: &Increment, at: UnixNanos) -> (Option<Increment>, Option<Incr
     (Some(first), Some(Increment { amount: after, from: at, reset: false, ..*inc }))
 }
 
-/// The streams that this worker saw go out raw and that a switch has not yet ended at the backend. Bounded: a stream for which
-/// there is no room goes stale by look-back.
+/// The streams that this worker saw go out raw and that a switch has not yet ended at the backend. In two generations, so that a
+/// stream that has been silent for a lifetime is forgotten: its raw series is long stale. Bounded: a stream for which there is no
+/// room goes stale by look-back.
 #[derive(Default)]
-pub struct RawStreams(ById<()>);
+pub struct RawStreams {
+    young: ById<()>,
+    old: ById<()>,
+    /// When the young become the old.
+    turns_at: UnixNanos,
+}
 
 impl RawStreams {
     /// Did this stream go out raw, with no stale marker since?
     pub fn contains(&self, stream: Identity) -> bool {
-        !self.0.is_empty() && self.0.contains_key(&stream)
+        let among = |set: &ById<()>| !set.is_empty() && set.contains_key(&stream);
+        among(&self.young) || among(&self.old)
     }
 
-    /// Nothing is known, and no memory held.
-    pub fn forget(&mut self) {
-        if self.0.capacity() > 0 {
-            self.0 = ById::default();
+    /// Time goes on; a stream lives for `expiry_ns`.
+    pub fn age(&mut self, now: UnixNanos, expiry_ns: u64) {
+        if now < self.turns_at {
+            return;
+        }
+        self.turns_at = now.plus(expiry_ns);
+        if self.young.capacity() > 0 || self.old.capacity() > 0 {
+            self.old = core::mem::take(&mut self.young);
         }
     }
 
@@ -115,9 +126,10 @@ impl RawStreams {
                 continue;
             }
             if !(carried || record.carried) {
-                self.0.remove(&record.stream);
-            } else if self.0.len() < max {
-                self.0.insert(record.stream, ());
+                self.young.remove(&record.stream);
+                self.old.remove(&record.stream);
+            } else if self.young.len().saturating_add(self.old.len()) < max {
+                self.young.insert(record.stream, ());
             }
         }
     }
@@ -140,6 +152,17 @@ mod tests {
         let rest = |amount, to| Increment { reset: false, ..inc(amount, 100, to) };
         assert_eq!(divide(&inc(7, 90, 110), at), (Some(inc(3, 90, 100)), Some(rest(4, 110))));
         assert_eq!(divide(&inc(1, 99, 200), at), (Some(inc(0, 99, 100)), Some(rest(1, 200))));
+    }
+
+    #[test]
+    fn raw_streams_are_forgotten_after_a_lifetime() {
+        let mut raw = RawStreams::default();
+        raw.age(UnixNanos(100), 10);
+        raw.young.insert(Identity(1), ());
+        for (now, there) in [(109, true), (110, true), (119, true), (120, false)] {
+            raw.age(UnixNanos(now), 10);
+            assert_eq!(raw.contains(Identity(1)), there, "{now}");
+        }
     }
 
     #[test]

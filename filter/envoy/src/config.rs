@@ -4,6 +4,7 @@
 //! range; Envoy logs them and keeps the configuration before.
 
 use phoenix_filter::route::Compiled;
+use phoenix_filter::units::UnixNanos;
 use phoenix_plan::{Affinity, DurationMs, Plan};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -124,8 +125,8 @@ struct Outer<'a> {
     envoy: &'a RawValue,
 }
 
-/// Read and check it. The error is one line for the log.
-pub fn parse(json: &[u8]) -> Result<Config, String> {
+/// Read and check it; it takes the place of another configuration, if there is one. The error is one line for the log.
+pub fn parse(json: &[u8], before: Option<&Config>, now: UnixNanos) -> Result<Config, String> {
     let outer: Outer<'_> = serde_json::from_slice(json)
         .map_err(|e| format!("plugin configuration refused: {e}; allowed: an object with plan and envoy"))?;
     let mut text = serde_json::Deserializer::from_str(outer.envoy.get());
@@ -138,7 +139,11 @@ pub fn parse(json: &[u8]) -> Result<Config, String> {
                     envoy.peers, since there is nobody to compare streams with"
             .into());
     }
-    Ok(Config { plan: Rc::new(Compiled::new(plan)), envoy })
+    let mut plan = Compiled::new(plan);
+    if let Some(before) = before {
+        plan.follow(&before.plan, now);
+    }
+    Ok(Config { plan: Rc::new(plan), envoy })
 }
 
 fn check(envoy: &Envoy) -> Result<(), String> {

@@ -10,6 +10,7 @@ use crate::host::{self, If};
 use crate::names;
 use crate::stats::{Stats, bump};
 use phoenix_filter::affinity::{Check, Report, Sample, Verdict};
+use phoenix_filter::units::UnixNanos;
 use proxy_wasm::hostcalls::dispatch_http_call;
 use std::time::Duration;
 
@@ -31,8 +32,11 @@ struct Flight {
 /// What this worker knows of peers. Only the owner of shard 0 asks.
 #[derive(Default)]
 pub struct Peers {
-    check: Check,
+    /// Of the worker that asks; it begins with what all workers know.
+    check: Option<Check>,
     own: Option<Report>,
+    /// How far back samples look.
+    recent_ns: u64,
     flight: Option<Flight>,
     due_ns: u64,
 }
@@ -69,7 +73,7 @@ impl Peers {
     pub fn ask(
         &mut self,
         settings: &Settings,
-        (key, process, shards): (u64, &str, usize),
+        (key, process, shards, recent_ns): (u64, &str, usize, u64),
         root: u32,
         stats: &mut Stats,
         now_ns: u64,
@@ -83,6 +87,7 @@ impl Peers {
         }
         host::set_shared(&names::report(), &own.encode(), If::Always);
         self.own = Some(own);
+        self.recent_ns = recent_ns;
         if let Some(flight) = &self.flight {
             if now_ns < flight.deadline_ns {
                 return;
@@ -124,11 +129,12 @@ impl Peers {
         self.flight = None;
         let Some(own) = &self.own else { return };
         bump(if peer.is_some() { &mut stats.peer_reports } else { &mut stats.peer_failures });
-        let before = self.check.verdict();
-        let verdict = self.check.hear(own, peer);
+        let check = self.check.get_or_insert_with(|| Check::resume(affine_from().is_some()));
+        let before = check.verdict();
+        let verdict = check.hear(own, peer, self.recent_ns, UnixNanos(now_ns));
         let whole = |x: f64| x.round().clamp(0.0, 1e15) as u64;
-        stats.overlap_streams = whole(self.check.last().shared);
-        stats.union_streams = whole(self.check.last().union);
+        stats.overlap_streams = whole(check.last().shared);
+        stats.union_streams = whole(check.last().union);
         stats.own_streams = whole(own.sample.estimate());
         stats.affinity = match verdict {
             Verdict::Unknown => 0,
@@ -152,6 +158,12 @@ impl Peers {
             )),
             _ => host::info("phoenix: stream affinity shown: no stream of this process reaches another"),
         }
+    }
+
+    /// This worker does not ask, or not any more.
+    pub fn retire(&mut self, stats: &mut Stats) {
+        self.check = None;
+        (stats.affinity, stats.overlap_streams, stats.union_streams, stats.own_streams) = (0, 0, 0, 0);
     }
 
     /// Does a root context wait for an answer?

@@ -4,6 +4,7 @@
 use crate::request::Request;
 use crate::{config, host, ownership, sender, worker};
 use phoenix_filter::emit::Answer;
+use phoenix_filter::units::UnixNanos;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 use std::rc::Rc;
@@ -67,7 +68,9 @@ impl Drop for Root {
 
 impl RootContext for Root {
     fn on_configure(&mut self, len: usize) -> bool {
-        let config = match config::parse(&host::plugin_configuration(len)) {
+        let before = worker::with(|w| w.config.clone()).flatten();
+        let now = UnixNanos(host::now_ns());
+        let config = match config::parse(&host::plugin_configuration(len), before.as_deref(), now) {
             Ok(config) => Rc::new(config),
             Err(why) => {
                 host::warn(&why);

@@ -292,23 +292,29 @@ impl Worker {
 
     /// Compare streams with a peer, when it is time. Whoever folds shard 0 asks for the whole process.
     fn compare(&mut self, config: &Config, root: u32, now_ns: u64) {
-        let Some(settings) = &config.envoy.peers else { return };
-        let owns = self.owned.iter().any(|o| o.claim.is_some());
-        if !owns || !self.peers.is_due(settings, now_ns) {
+        let Some(settings) = &config.envoy.peers else {
+            self.peers.retire(&mut self.stats);
+            return;
+        };
+        let leads = self.owned.iter().any(|o| o.claim.is_some() && o.shard == 0);
+        if !leads {
+            // Gauges are sums over workers: only who asks may show something.
+            self.peers.retire(&mut self.stats);
+        }
+        if !self.owned.iter().any(|o| o.claim.is_some()) || !self.peers.is_due(settings, now_ns) {
             return;
         }
         let key = config.plan.key;
         // A stream that moved on is none that two processes share: so only those of the last export interval, which a window's
         // delay covers.
         let recent_ns = config.plan.plan.longest_fold().as_nanos();
-        let mut leads = false;
         for owned in self.owned.iter().filter(|o| o.claim.is_some()) {
-            Peers::publish(owned.shard, key, &self.writer, owned.owner.sample(recent_ns));
-            leads |= owned.shard == 0;
+            let sample = owned.owner.sample(recent_ns, |id| config.plan.hasher.blind(id));
+            Peers::publish(owned.shard, key, &self.writer, sample);
         }
         if leads {
             let (shards, writer) = (self.shards(), self.writer.clone());
-            let who = (key, writer.as_str(), shards);
+            let who = (key, writer.as_str(), shards, recent_ns);
             self.peers.ask(settings, who, root, &mut self.stats, now_ns);
         }
     }

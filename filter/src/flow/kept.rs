@@ -100,9 +100,11 @@ impl Dictionary {
     ) -> Result<Found, WireError> {
         let h = &kept.plan.hasher;
         let base = self.base(buf, kept)?;
+        // Two rules may write one series, one of them with a part in a switch: each has a head of its own.
+        let own = Identity(kept.fold.number as u128);
         let key = h.pair(Domain::Run, attributes.span.bytes(buf), &kept.fold.number.to_le_bytes());
         if let Some(known) = self.memo.get(key)
-            && let Some(place) = self.places.get(&base.plus(known.kept))
+            && let Some(place) = self.places.get(&base.plus(known.kept).plus(own))
         {
             return Ok(Found { attributes_id: known.all, place: *place });
         }
@@ -119,11 +121,11 @@ impl Dictionary {
         }
         self.memo.put(key, Known { all: attributes_id, kept: kept_id });
         let series = base.plus(kept_id);
-        let place = match self.places.get(&series) {
+        let place = match self.places.get(&series.plus(own)) {
             Some(place) => *place,
             None => {
                 let place = self.write(buf, kept, series, writers)?;
-                self.places.insert(series, place);
+                self.places.insert(series.plus(own), place);
                 place
             }
         };
@@ -211,6 +213,7 @@ impl Dictionary {
             windows: kept.fold.windows,
             output: kept.output,
             turn: kept.turn,
+            since: kept.fold.since,
             tenant: kept.tenant,
             metric: m.name.bytes(buf),
             mark: &kept.fold.mark,

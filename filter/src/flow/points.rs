@@ -161,14 +161,14 @@ impl Walk<'_> {
     ) -> Result<Fate, FlowError> {
         let is_after = UnixNanos(point.time_ns) >= switch.at;
         if point.is_stale() {
-            return match if is_after { &switch.after } else { &switch.before } {
-                None => Ok(Fate::Passes),
-                Some(fold) => {
-                    let side = Side::OpensAfterRaw;
-                    let after_raw = switch.before.is_none().then_some(Turn { at: switch.at, side });
-                    self.ended(point, within, fold, after_raw)
-                }
+            let (fold, side) = match (is_after, &switch.before, &switch.after) {
+                (false, Some(from), None) => (from, Side::ClosesForRaw),
+                (false, Some(from), Some(_)) => (from, Side::ClosesForFold),
+                (true, None, Some(to)) => (to, Side::OpensAfterRaw),
+                (true, Some(_), Some(to)) => (to, Side::OpensAfterFold),
+                _ => return Ok(Fate::Passes),
             };
+            return self.ended(point, within, fold, Some(Turn { at: switch.at, side }));
         }
         let Some(observation) = self.fit(point) else { return Ok(Fate::Passes) };
         let by = |fold, side| Fold {
@@ -254,9 +254,12 @@ impl Walk<'_> {
         point: &NumberPoint,
         within: &MetricScope<'_>,
         fold: &route::Fold,
-        after_raw: Option<Turn>,
+        turn: Option<Turn>,
     ) -> Result<Fate, FlowError> {
-        let turn = after_raw;
+        if UnixNanos(point.time_ns) > self.ahead_after {
+            self.tally.ahead = self.tally.ahead.saturating_add(1);
+            return Ok(Fate::Passes);
+        }
         let by = Fold { fold, turn, carried: false, apart: false };
         let observation = Observation {
             start: UnixNanos(point.start_ns),
@@ -280,7 +283,7 @@ impl Walk<'_> {
                 observation,
             });
         }
-        if after_raw.is_some() && self.s.raw.contains(stream) {
+        if turn.is_some_and(|t| t.side == Side::OpensAfterRaw) && self.s.raw.contains(stream) {
             return Ok(Fate::Passes);
         }
         self.tally.no_value = self.tally.no_value.saturating_add(1);

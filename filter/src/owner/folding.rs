@@ -43,7 +43,7 @@ impl Owner {
         let turn = target.turn;
         let (found, before) = match (record.ended, record.temporality) {
             (true, _) => return self.end(record),
-            (_, Temporality::Cumulative) => self.observe_cumulative(record, stream, slot, turn, watch),
+            (_, Temporality::Cumulative) => self.observe_cumulative(record, stream, slot, target, watch),
             (_, Temporality::Delta) => self.observe_delta(record, stream, slot),
         };
         let touched_s = seconds(self.uptime_ns);
@@ -115,15 +115,17 @@ impl Owner {
         record: &Record,
         stream: Option<Slot>,
         slot: u32,
-        turn: Option<Turn>,
+        target: &Target,
         watch: &Watch,
     ) -> (Observed, Option<u32>) {
         let touched_s = seconds(self.uptime_ns);
-        let crossed = turn.filter(|t| t.side.closes() && record.observation.time >= t.at);
+        let crossed = target.turn.filter(|t| t.side.closes() && record.observation.time >= t.at);
         // What was not there when the lookups were made may have come with a record since.
         if let Some(at) = stream.or_else(|| self.cumulative.get(&record.stream))
             && let Some(state) = self.cumulative.state_mut(at)
         {
+            // Not heard of since before its fold came (back) into force: what it counted meanwhile went out raw.
+            let is_stranger = state.touched_s < target.since_s;
             state.touched_s = touched_s;
             let before = state.series();
             if state.has_ended() && record.observation.time > state.last() {
@@ -140,13 +142,18 @@ impl Owner {
                 state.carried(&record.observation);
                 return (Observed::Carried, Some(before));
             }
+            if is_stranger {
+                state.carried(&record.observation);
+                return (Observed::Nothing(Nothing::Baseline), Some(before));
+            }
             return (state.next(&record.observation).into(), Some(before));
         }
         if crossed.is_some_and(|t| t.side == Side::ClosesForRaw) {
             // Nothing of it folded before, and nothing will.
             return (Observed::Carried, None);
         }
-        let (mut state, first) = Cumulative::first(&record.observation, watch, slot);
+        let watch = Watch { began: watch.began.max(target.since), ..*watch };
+        let (mut state, first) = Cumulative::first(&record.observation, &watch, slot);
         state.touched_s = touched_s;
         if self.cumulative.insert(record.stream, state).is_err() {
             self.full = true;
