@@ -77,8 +77,9 @@ struct Target {
     turn: Option<Turn>,
     /// Start of its oldest open window: nothing closes while a message is folded.
     oldest: UnixNanos,
-    /// Since when its streams are recorded, by the embedder's clock and by ours.
+    /// Since when its streams are recorded, by the embedder's clock …
     since: UnixNanos,
+    /// … and who was not heard of since then, by ours, did not fold when that began.
     since_s: u32,
 }
 
@@ -231,7 +232,9 @@ impl Owner {
                 series.meet(&head, self.settings.expiry_ns);
                 oldest = series.oldest_open(self.closed_at, self.now);
             }
-            let ago_ns = self.now.since(head.since);
+            // A stream that was heard of within a window and its delay before folded until then, under other rules.
+            let patience_ns = head.windows.width_ns.saturating_add(head.windows.delay_ns);
+            let ago_ns = self.now.since(head.since).saturating_add(patience_ns);
             let since_s =
                 if head.since.is_given() { seconds(self.uptime_ns.saturating_sub(ago_ns)) } else { 0 };
             let (turn, since) = (head.turn, head.since);

@@ -117,18 +117,18 @@ impl Compiled {
     /// This plan takes the place of another one now. A fold that the other had not is watched from now on: what its streams counted
     /// before is in raw samples.
     pub fn follow(&mut self, before: &Compiled, now: UnixNanos) {
-        let known = |rule: &Rule, fold: &Fold| {
+        let known = |rule: &Rule| {
             let same = |other: &Rule| {
                 (&other.metric, &other.resource, &other.attributes)
                     == (&rule.metric, &rule.resource, &rule.attributes)
             };
             let theirs = before.plan.rules.iter().zip(&before.courses).filter(|(other, _)| same(other));
-            let folds = theirs.flat_map(|(_, course)| course.folds());
-            folds.filter(|other| other.labels.keeps_the_same_as(&fold.labels)).map(|other| other.since).min()
+            // Whatever it kept: its streams were recorded.
+            theirs.flat_map(|(_, course)| course.folds()).map(|other| other.since).min()
         };
         for (rule, course) in self.plan.rules.iter().zip(&mut self.courses) {
             for fold in course.folds_mut() {
-                fold.since = known(rule, fold).unwrap_or(now);
+                fold.since = known(rule).unwrap_or(now);
             }
         }
     }

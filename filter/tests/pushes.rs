@@ -215,3 +215,21 @@ fn a_stale_marker_from_far_ahead_passes() {
     assert!(run.engine.owners().iter().all(|o| o.is_drained()));
     assert_eq!(run.total(), 1);
 }
+
+/// Rules are written anew and every stream still folds: nothing is lost and nothing counted twice.
+#[test]
+fn other_rules_for_the_same_points() {
+    let by_pod = rule("r", FOLD);
+    let glob = by_pod
+        .replace(r#""exact":"requests""#, r#""glob":"req*""#)
+        .replace(r#"["pod"]"#, r#"["pod"],"attributes":["of"]"#);
+    let mut run = Run::new(&plan(&[by_pod]));
+    for at_s in (150..=400).step_by(10) {
+        if at_s == 300 {
+            run.push(&plan(std::slice::from_ref(&glob)), 295);
+        }
+        run.send(at_s, &[("web", 50, Some(at_s as i64))]);
+    }
+    (41..80).for_each(|n| run.tick(10 * n));
+    assert_eq!((run.total(), run.raw.len()), (250, 0));
+}
