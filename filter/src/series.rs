@@ -270,6 +270,7 @@ impl Series {
             cell.window = cell.window.min(older.window);
             cell.amount.merge(&older.amount);
         }
+        let written_to = self.emitted_to;
         let mut closed = match self.head.output {
             Temporality::Delta => self.close_delta(&cell),
             Temporality::Cumulative => self.close_cumulative(&cell, began),
@@ -279,7 +280,9 @@ impl Series {
         let over = self.has_ended() || settled;
         self.stale = over && self.cells.is_empty() && self.head.output == Temporality::Cumulative;
         let flat = self.flat.is_some_and(|(at, _)| cell.window >= at) && cell.amount.is_zero();
-        closed.flat_at = flat.then_some(cell.window.plus(cell.end.since(cell.window) / 2));
+        // Windows that became one, because a plan changed them or a backlog was full, begin before what was written.
+        let middle = cell.window.plus(cell.end.since(cell.window) / 2);
+        closed.flat_at = (flat && middle > written_to && closed.zero_at.is_none()).then_some(middle);
         closed.stale_at = self.stale.then_some(cell.end.plus(STALE_AFTER_NS));
         Some(closed)
     }
