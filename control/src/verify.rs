@@ -18,6 +18,8 @@ mod prometheus;
 mod run;
 // Two answers, series by series.
 mod compare;
+// Whether streams reach one embedder process only.
+mod embedders;
 // The words for what came out.
 mod verdict;
 // Table, JSON, page.
@@ -30,7 +32,7 @@ use phoenix_plan::Plan;
 use prometheus::Side;
 use std::process::ExitCode;
 
-/// Runs the command. Exit status 0: the share of good answers reaches the threshold; 1: it does not; an error, for the caller to
+/// Runs the command. Exit status 0: the share of good answers reaches the threshold, and embedders share no stream; 1: not; an error, for the caller to
 /// report with 2: nothing could be compared.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let plan = arguments.plan.as_deref().map(crate::plan_commands::load).transpose()?;
@@ -46,7 +48,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         bail!("no query in {} file(s)", arguments.queries.len());
     }
     let outcomes = run::all(&files.queries, plan.as_ref(), &full, &folded, &span, arguments);
-    let report = report::Report::new(arguments, plan.as_ref(), &span, files, outcomes, &full, &folded);
+    let affinity = embedders::ask(&arguments.embedders, arguments.timeout);
+    let report = report::Report {
+        affinity,
+        ..report::Report::new(arguments, plan.as_ref(), &span, files, outcomes, &full, &folded)
+    };
 
     print!("{}", report::table::render(&report));
     if let Some(file) = &arguments.json {

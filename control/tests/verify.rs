@@ -477,3 +477,55 @@ fn the_worked_example_of_the_book_is_what_comes_out() {
     let note = "route:requests:rate5m: expanded, only the full side has it stored";
     assert_eq!(run.report["queries"][5]["notes"][0], note);
 }
+
+/// The report of a process with these streams.
+fn embedder(key: u64, process: &str, streams: std::ops::Range<u64>) -> String {
+    use phoenix_filter::affinity::{Report, Sample};
+    let ids = streams.map(|n| (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let report = Report { key, process: process.to_owned(), sample: Sample::of(ids) };
+    serve(Does::Bytes(report.encode().leak()))
+}
+
+#[test]
+fn embedders_that_share_streams_fail_the_run() {
+    let [full, folded] = [serve(Does::Say(200, MATRIX)), serve(Does::Say(200, MATRIX))];
+    let run = |urls: &[&str]| {
+        let more: Vec<&str> = urls.iter().flat_map(|url| ["--embedder", url]).collect();
+        verify(&full, &folded, LIST, &more)
+    };
+    let (a, b) = (embedder(7, "a@1", 0..5_000), embedder(7, "b@1", 5_000..9_000));
+    let apart = run(&[&a, &b]);
+    assert_eq!(apart.status(), 0, "{}", apart.text());
+    assert!(apart.text().contains("share none: cumulative folds are right"), "{}", apart.text());
+    assert_eq!(apart.report["affinity"]["holds"], true);
+    assert_eq!(apart.report["affinity"]["pairs"][0]["shared"], 0.0);
+
+    let c = embedder(7, "c@1", 2_500..9_000);
+    let shared = run(&[&a, &c]);
+    assert_eq!(shared.status(), 1, "{}", shared.text());
+    assert!(
+        shared.text().contains("cumulative folds inflate; give them stream affinity"),
+        "{}",
+        shared.text()
+    );
+    assert!(shared.page.contains("cumulative folds inflate"));
+    let about = shared.report["affinity"]["pairs"][0]["shared"].as_f64().unwrap();
+    assert!((about - 2_500.0).abs() < 500.0, "{about}");
+
+    // What cannot be compared is a line, and no success.
+    let (down, other) = (serve(Does::Down), embedder(8, "d@1", 0..10));
+    let junk = serve(Does::Bytes(b"<html>"));
+    for (urls, why) in [
+        ([&a, &down], "not known: embedder"),
+        ([&a, &other], "different hash keys"),
+        ([&a, &a], "one process, a@1"),
+        ([&a, &junk], "the answer is no report of this version"),
+        ([&a, &"ftp://x".to_owned()], "expected http://HOST:PORT"),
+    ] {
+        let run = run(&[urls[0], urls[1]]);
+        assert_eq!(run.status(), 1, "{}", run.text());
+        assert!(run.text().contains(why), "{why}: {}", run.text());
+        assert!(run.text().contains("1 of 1 queries") || run.text().contains("queries give the same answer"));
+    }
+    assert_eq!(run(&[]).report["affinity"], serde_json::Value::Null);
+}

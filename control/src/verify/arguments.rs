@@ -46,6 +46,9 @@ pub struct Arguments {
     /// The plan that folds, to say why a query cannot be answered.
     #[arg(long, value_name = "FILE")]
     pub plan: Option<PathBuf>,
+    /// An embedder that serves a report of its streams, such as http://127.0.0.1:4318; repeat it to compare several.
+    #[arg(long = "embedder", value_name = "URL")]
+    pub embedders: Vec<String>,
     /// Value of a dashboard variable as name=value; may be repeated.
     #[arg(long = "var", value_name = "NAME=VALUE", value_parser = crate::explain::pair)]
     pub variables: Vec<(String, String)>,

@@ -12,6 +12,7 @@ pub mod json;
 pub mod table;
 
 use super::arguments::{Arguments, Span};
+use super::embedders::Affinity;
 use super::prometheus::Side;
 use super::queries::{Complaint, Loaded, Query};
 use super::verdict::{Outcome, Verdict};
@@ -50,6 +51,8 @@ pub struct Report {
     pub require_data: bool,
     /// File and version of the plan.
     pub plan: Option<(PathBuf, u64)>,
+    /// What embedders say about their streams.
+    pub affinity: Affinity,
 }
 
 impl Report {
@@ -76,6 +79,7 @@ impl Report {
             outliers: arguments.outliers,
             fail_below: arguments.fail_below,
             require_data: arguments.require_data,
+            affinity: Affinity::default(),
             plan: arguments.plan.clone().zip(plan.map(|plan| plan.version)),
         }
     }
@@ -99,9 +103,9 @@ impl Report {
         (all > 0).then(|| good as f64 / all as f64)
     }
 
-    /// Whether the threshold is reached. Nothing to count is no success.
+    /// Whether the threshold is reached, and no stream reaches several embedders. Nothing to count is no success.
     pub fn passes(&self) -> bool {
-        self.share().is_some_and(|share| share >= self.fail_below)
+        self.affinity.holds() && self.share().is_some_and(|share| share >= self.fail_below)
     }
 
     /// One line: `12 of 14 queries give the same answer (85.7 %), 3 without data`.

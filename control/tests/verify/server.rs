@@ -34,6 +34,8 @@ pub enum Does {
     Ill,
     /// Answers those who carry [`TOKEN`] only.
     Guarded,
+    /// Answers everything with these bytes.
+    Bytes(&'static [u8]),
 }
 
 /// Starts a server on a port of the system's choice; it ends with the test's process.
@@ -75,6 +77,11 @@ fn answer(mut stream: TcpStream, does: Does, n: usize) {
         }
     }
     reader.take(length).read_to_end(&mut Vec::new()).unwrap();
+    if let Does::Bytes(body) = does {
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+        let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
+        return;
+    }
     let (status, body) = match does {
         Does::Guarded if authorization != format!("Bearer {TOKEN}") => (401, "who are you?"),
         Does::Ill => (500, "the disk is full"),
@@ -87,7 +94,7 @@ fn answer(mut stream: TcpStream, does: Does, n: usize) {
         }
         Does::Half if n.is_multiple_of(2) => (503, r#"{"status":"error","error":"too many queries"}"#),
         Does::Half | Does::Guarded => (200, MATRIX),
-        Does::HangUp | Does::Down => (200, ""),
+        Does::HangUp | Does::Down | Does::Bytes(_) => (200, ""),
     };
     let length = if matches!(does, Does::HangUp) && body.is_empty() { 100 } else { body.len() };
     let _ =

@@ -80,6 +80,10 @@ fn head(page: &mut String, report: &Report) {
     for why in &report.down {
         let _ = write!(page, "<p class=\"alarm\">{}</p>", escaped(why));
     }
+    for line in report.affinity.lines() {
+        let class = if report.affinity.holds() { "calm" } else { "alarm" };
+        let _ = write!(page, "<p class=\"{class}\">{}</p>", escaped(&line));
+    }
     page.push_str("</header>");
 }
 

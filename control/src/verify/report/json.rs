@@ -55,6 +55,7 @@ pub fn render(report: &Report) -> serde_json::Result<String> {
         "share": report.share(),
         "passed": report.passes(),
         "verdicts": verdicts,
+        "affinity": report.affinity.to_json(),
         "foreign_targets": report.foreign,
         "complaints": report.complaints,
         "queries": queries,

@@ -44,6 +44,9 @@ pub fn render(report: &Report) -> String {
     if report.foreign > 0 {
         text.push_str(&format!("{} targets of other data sources left alone\n", report.foreign));
     }
+    for line in report.affinity.lines() {
+        text.push_str(&format!("{line}\n"));
+    }
     let verdict = if report.passes() { "passed" } else { "failed" };
     text.push_str(&format!(
         "{}: {verdict}, the threshold is {}\n",
