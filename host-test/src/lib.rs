@@ -13,6 +13,8 @@ pub mod demo;
 pub mod envoy;
 /// Are the folded answers the true answers?
 pub mod fidelity;
+/// What was found, and how much it may be: a line of every proof.
+pub mod figure;
 /// A real Prometheus under a proof.
 pub mod prometheus;
 /// The fold of sums in plain code: the oracle of queries.

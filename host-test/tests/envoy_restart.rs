@@ -42,7 +42,7 @@ async fn holds(scene: impl Future<Output = anyhow::Result<Report>>) {
         Err(error) => panic!("{error:#}"),
     };
     println!("{report}");
-    let broken: Vec<_> = report.rows.iter().filter(|row| !row.holds).collect();
+    let broken = report.broken();
     assert!(broken.is_empty(), "{broken:#?}\n{:#?}", report.notes);
 }
 

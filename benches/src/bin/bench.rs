@@ -60,7 +60,7 @@ fn main() -> Result<()> {
 
 fn judge(out: &Path) -> Result<()> {
     println!(
-        "\nfidelity: forty minutes of traffic through real Envoy into real Prometheus, about a minute\n"
+        "\nfidelity: forty minutes of traffic through real Envoy into real Prometheus, then four restarts: two minutes\n"
     );
     let outcome = fidelity::run()?;
     println!("{}\n{}\n", outcome.table.drawn(), Table::LEGEND);

@@ -7,8 +7,9 @@
 use super::instrument::{CPU, Instrument, LOGINS, NARROW_CPU, NARROW_REQUESTS, REQUESTS};
 use super::life::ROUTES;
 use super::steps::{BESIDE_MS, GRID_MS};
-use super::table::{Figure, Table, Unit};
+use super::table::Table;
 use super::{RANGE, Scene};
+use crate::figure::{Figure, Unit};
 
 /// How far a folded rate may be from the raw one.
 const CLOSE: f64 = 0.005;

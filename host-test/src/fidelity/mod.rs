@@ -28,6 +28,8 @@ pub mod traffic;
 mod against_raw;
 /// (f) Series.
 mod cost;
+/// (g) A restart.
+mod restarts;
 /// (a) The same as the reference.
 mod same;
 /// (d) Across a switch.
@@ -37,7 +39,9 @@ mod totals;
 /// (c) As true as raw.
 mod truth;
 
+use crate::restart::Programs;
 use crate::shop::run::unix_ns;
+use crate::{envoy, restart};
 use anyhow::Context as _;
 use clock::{INTERVAL_NS, MINUTE_NS};
 use roads::Roads;
@@ -80,6 +84,19 @@ pub async fn measure(prometheus: &Path) -> anyhow::Result<Table> {
     switches::figures(&scene, &mut table).await.context("(d) across a switch")?;
     totals::figures(&scene, &mut table).await.context("(e) totals")?;
     cost::figures(&scene, &mut table).await.context("(f) series")?;
-    // What has a scene of its own, as a restart has, adds its title and figures here.
     Ok(table)
+}
+
+/// Adds what a restart costs, on the wall clock: a minute and a quarter. Apart from [`measure`], since the test of these scenes is `host-test/tests/envoy_restart.rs`.
+///
+/// # Errors
+/// Something does not start, or what must come does not.
+pub async fn restart(prometheus: &Path, table: &mut Table) -> anyhow::Result<()> {
+    let programs = Programs {
+        envoy: envoy::process::find_binary()?,
+        module: roads::module(),
+        prometheus: Some(prometheus.to_path_buf()),
+    };
+    let found = restart::measure(&programs).await.context("(g) a restart")?;
+    restarts::figures(&found, table).context("(g) a restart")
 }

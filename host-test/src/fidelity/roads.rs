@@ -90,7 +90,8 @@ fn options(binary: &Path) -> Options {
     }
 }
 
-fn module() -> PathBuf {
+/// The built module.
+pub fn module() -> PathBuf {
     let folder = std::env::var_os("PHOENIX_WASM_DIR")
         .map_or_else(|| config::project().join("target/phoenix"), PathBuf::from);
     folder.join("phoenix_envoy.wasm")

@@ -7,8 +7,9 @@ use super::clock::{MINUTE_NS, TAIL_NS};
 use super::instrument::{FOLDED, Instrument, SWITCHED};
 use super::life::ROUTES;
 use super::steps::{PHASES_MS, Steps, relative};
-use super::table::{Figure, Table, Unit};
+use super::table::Table;
 use super::{RANGE, Scene};
+use crate::figure::{Figure, Unit};
 use crate::prometheus::Series;
 use anyhow::ensure;
 

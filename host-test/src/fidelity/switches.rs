@@ -9,9 +9,10 @@ use super::clock::{INTERVAL_NS, KEEP_NS, OFF_NS, ON_NS};
 use super::instrument::{Instrument, SWITCH_KEEP, SWITCH_OFF, SWITCH_ON};
 use super::life::ROUTES;
 use super::steps::{BESIDE_MS, GRID_MS, Steps};
-use super::table::{Figure, Table, Unit};
+use super::table::Table;
 use super::truth::errors;
 use super::{RANGE, RANGE_NS, Scene};
+use crate::figure::{Figure, Unit};
 use crate::prometheus::Prometheus;
 
 /// See above.

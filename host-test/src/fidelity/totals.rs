@@ -12,7 +12,8 @@ use super::instrument::{
 };
 use super::life::{EDGE, ROUTES};
 use super::steps::relative;
-use super::table::{Figure, Table, Unit};
+use super::table::Table;
+use crate::figure::{Figure, Unit};
 use crate::prometheus::{Prometheus, Series};
 use anyhow::{Context as _, ensure};
 use std::collections::BTreeMap;

@@ -178,8 +178,10 @@ mod tests {
 
     const BEGIN_NS: u64 = 1_000_000 * MINUTE_NS;
 
-    /// (pod, route, agent), then (start, time, value) in order of arrival.
-    type Streams = BTreeMap<(String, String), Vec<(u64, u64, Option<i64>)>>;
+    /// Start, time, value; none: a stale marker.
+    type Sent = (u64, u64, Option<i64>);
+    /// By pod and labels, in order of arrival.
+    type Streams = BTreeMap<(String, String), Vec<Sent>>;
 
     fn streams(name: &str) -> Streams {
         let mut streams = Streams::new();
@@ -207,7 +209,7 @@ mod tests {
     }
 
     /// What a counter adds from point to point, the first and all after a fall from zero.
-    fn grown(points: &[(u64, u64, Option<i64>)], counts_first: bool) -> i64 {
+    fn grown(points: &[Sent], counts_first: bool) -> i64 {
         let values: Vec<i64> = points.iter().filter_map(|(_, _, value)| *value).collect();
         let grown = values.windows(2).map(|pair| if pair[1] < pair[0] { pair[1] } else { pair[1] - pair[0] });
         grown.sum::<i64>() + if counts_first { values[0] } else { 0 }
@@ -230,9 +232,6 @@ mod tests {
         }
     }
 
-    /// A point as a sender sends it: start, time, value.
-    type Seen = (u64, u64, Option<i64>);
-
     #[test]
     fn the_edge_of_a_switch_has_every_kind_of_stream() {
         for (metric, at_ns) in SWITCHED.into_iter().zip([ON_NS, KEEP_NS, OFF_NS]) {
@@ -240,11 +239,11 @@ mod tests {
             let all = streams(metric.name);
             let edge: Vec<_> =
                 all.iter().filter(|((_, labels), _)| labels.contains(EDGE)).map(|(_, of)| of).collect();
-            let count = |is: &dyn Fn(&[Seen]) -> bool| edge.iter().filter(|of| is(of)).count();
+            let count = |is: &dyn Fn(&[Sent]) -> bool| edge.iter().filter(|of| is(of)).count();
             assert_eq!(count(&|of| of.iter().any(|point| point.1 == at_ns)), 1, "a point at the switch");
             assert_eq!(count(&|of| of.iter().all(|point| point.1 < at_ns)), 1, "gone before");
             assert_eq!(count(&|of| of.iter().all(|point| point.1 >= at_ns)), 2, "first seen after");
-            let falls = |of: &[Seen], says_so: bool| {
+            let falls = |of: &[Sent], says_so: bool| {
                 of.windows(2).any(|pair| pair[1].2 < pair[0].2 && (pair[1].0 > pair[0].0) == says_so)
             };
             assert_eq!((count(&|of| falls(of, true)), count(&|of| falls(of, false))), (2, 1), "resets");

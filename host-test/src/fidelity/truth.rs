@@ -3,8 +3,9 @@
 use super::instrument::{CPU, Instrument, LOGINS, NARROW_CPU, ORDERS, REQUESTS};
 use super::life::ROUTES;
 use super::steps::{Answer, PHASES_MS, Steps};
-use super::table::{Figure, Table, Unit};
+use super::table::Table;
 use super::{RANGE, RANGE_NS, Scene};
+use crate::figure::{Figure, Unit};
 use crate::prometheus::Prometheus;
 
 /// How much worse than raw the folded answer may be.

@@ -8,6 +8,7 @@ use super::Report;
 use super::account::truth_between;
 use super::stage::FOLDED;
 use super::traffic::{Kind, POD, ROUTES, SECOND_NS, Stream};
+use crate::figure::Unit;
 use crate::prometheus::{Options, Prometheus, Series};
 use crate::sink::Received;
 use anyhow::{Context as _, ensure};
@@ -25,10 +26,23 @@ const SHORT_NS: u64 = 2 * SECOND_NS;
 const STEP_MS: i64 = 250;
 const MS: u64 = 1_000_000;
 
+/// Of the figure: how much more than the truth any answer about the whole run says.
+pub fn above_key(kind: Kind) -> String {
+    format!("{}.increase.all.above", kind.name)
+}
+
+/// Of the figure: series too many or too few.
+pub fn series_key(kind: Kind) -> String {
+    format!("{}.series", kind.name)
+}
+
+/// Of the figure: series that begin anew too often or too seldom.
+pub fn resets_key(kind: Kind) -> String {
+    format!("{}.resets", kind.name)
+}
+
 /// When what happened.
-pub struct Seam<'a> {
-    /// The scene, for figures.
-    pub scene: &'a str,
+pub struct Seam {
     /// From when on births are counted.
     pub watch_ns: u64,
     /// The first folded series opened.
@@ -59,7 +73,7 @@ pub async fn judge(
     binary: &Path,
     requests: &[Received],
     streams: &[Stream],
-    seam: &Seam<'_>,
+    seam: &Seam,
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let prometheus = Prometheus::start(Options {
@@ -87,10 +101,10 @@ async fn increases(
     prometheus: &Prometheus,
     kind: Kind,
     streams: &[Stream],
-    seam: &Seam<'_>,
+    seam: &Seam,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let (scene, name) = (seam.scene, kind.stored);
+    let name = kind.stored;
     let expr = |range: &str| format!("sum by (route)(increase({name}[{range}]))");
     // In the first second one pod after the other is seen first: no slope there means anything.
     let (from_ns, until_ns) = (seam.begin_ns + SECOND_NS + SHORT_NS, seam.heard_until_ns);
@@ -102,20 +116,16 @@ async fn increases(
         |route: &str, from_ns, to_ns| truth_between(streams, kind, route, seam.watch_ns, from_ns, to_ns);
 
     let above = worst(&all, |_| true, |route, at_ns| truth(route, 0, at_ns), |ratio| ratio - 1.0)?;
-    report.at_most(
-        format!("{scene}: increase({name}[{ALL}]) above the truth, worst step"),
-        above,
-        "1",
-        CLOSE,
-    );
-    report.headline();
+    let what = format!("increase({name}[{ALL}]) above the truth, worst step");
+    report.at_most(&above_key(kind), what, Unit::Percent, above, CLOSE);
     let last = worst(
         &all,
         |at_ns| at_ns + STEP_MS as u64 * MS > until_ns,
         |route, at_ns| truth(route, 0, at_ns),
         |ratio| 1.0 - ratio,
     )?;
-    report.shown(format!("{scene}: increase({name}[{ALL}]) below the truth, in the end"), last, "1");
+    let what = format!("increase({name}[{ALL}]) below the truth, in the end");
+    report.shown(&format!("{}.increase.all.below", kind.name), what, Unit::Percent, last);
 
     let short_truth = |route: &str, at_ns: u64| truth(route, at_ns - SHORT_NS, at_ns);
     // What clients counted while nobody watched, and sent again, stands where the next process began: a range that begins in between may hold it.
@@ -125,26 +135,21 @@ async fn increases(
         truth(route, if is_between { seam.killed_ns - SECOND_NS } else { from_ns }, at_ns)
     };
     let above = worst(&short, |_| true, held_truth, |ratio| ratio - 1.0)?;
-    let what = format!("{scene}: increase({name}[{SHORT}]) above the truth, worst step");
-    if seam.is_even_before && seam.is_even_in_between && seam.is_even_after {
-        report.at_most(what, above, "1", CLOSE);
-    } else {
-        report.shown(what, above, "1");
-    }
+    let what = format!("increase({name}[{SHORT}]) above the truth, worst step");
+    let is_even = seam.is_even_before && seam.is_even_in_between && seam.is_even_after;
+    let key = format!("{}.increase.short.above", kind.name);
+    report.at_most_if(is_even, &key, what, Unit::Percent, above, CLOSE);
     // Whole ranges in which nobody restarts: the truth, up and down.
     let before = |at_ns: u64| at_ns <= seam.emitted_ns;
     let after = |at_ns: u64| at_ns >= seam.calm_ns + SHORT_NS;
-    for (when, is_calm, is_even) in [
-        ("before the kill", &before as &dyn Fn(u64) -> bool, seam.is_even_before),
-        ("after it", &after, seam.is_even_after),
+    for (key, when, is_calm, is_even) in [
+        ("before", "before the kill", &before as &dyn Fn(u64) -> bool, seam.is_even_before),
+        ("after", "after it", &after, seam.is_even_after),
     ] {
         let apart = worst(&short, is_calm, short_truth, |ratio| (ratio - 1.0).abs()).context(when)?;
-        let what = format!("{scene}: increase({name}[{SHORT}]) {when}, difference to the truth");
-        if is_even {
-            report.at_most(what, apart, "1", CLOSE);
-        } else {
-            report.shown(what, apart, "1");
-        }
+        let what = format!("increase({name}[{SHORT}]) {when}, difference to the truth");
+        let key = format!("{}.increase.short.{key}", kind.name);
+        report.at_most_if(is_even, &key, what, Unit::Percent, apart, CLOSE);
     }
     Ok(())
 }
@@ -173,27 +178,19 @@ fn worst(
 }
 
 /// Series and resets as Prometheus counts them.
-async fn lives(
-    prometheus: &Prometheus,
-    kind: Kind,
-    seam: &Seam<'_>,
-    report: &mut Report,
-) -> anyhow::Result<()> {
-    let (scene, name) = (seam.scene, kind.stored);
+async fn lives(prometheus: &Prometheus, kind: Kind, seam: &Seam, report: &mut Report) -> anyhow::Result<()> {
+    let name = kind.stored;
     // Windows that close after the last point are in it too.
     let at_ms = ((seam.heard_until_ns + 10 * SECOND_NS) / MS) as i64;
     let found = prometheus.query(&format!("resets({name}[{ALL}])"), at_ms).await?;
     let writers = if seam.has_same_writer { 1 } else { 2 };
     let apart = found.len().abs_diff(ROUTES.len() * writers);
-    report.at_most(
-        format!("{scene}: series of {name}, difference to {writers} a route"),
-        apart as f64,
-        "series",
-        0.0,
-    );
+    let what = format!("series of {name}, difference to {writers} a route");
+    report.at_most(&series_key(kind), what, Unit::Count, apart as f64, 0.0);
     let expected = if seam.has_same_writer { 1.0 } else { 0.0 };
     let wrong = found.iter().filter(|series| series.points.iter().any(|(_, resets)| *resets != expected));
-    let what = format!("{scene}: series of {name} with another number of resets than {expected}");
-    report.none_of(what, wrong.map(|series| format!("{:?}: {:?}", series.labels, series.points)).collect());
+    let what = format!("series of {name} with another number of resets than {expected}");
+    let wrong = wrong.map(|series| format!("{:?}: {:?}", series.labels, series.points));
+    report.none_of(&resets_key(kind), what, wrong.collect());
     Ok(())
 }

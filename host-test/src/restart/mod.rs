@@ -1,9 +1,9 @@
 //! What a restart of Envoy costs, measured (the contract is in `docs/operations.md`, "What is lost when").
 //!
-//! In: [`Programs`]: Envoy, the module, and a Prometheus where there is one. Out: [`Row`]s, one per figure, with its target and whether it holds; and for a
-//! person a table of what was lost. Real processes on the wall clock: a gateway with two workers is killed or drained in the middle of traffic whose truth is
-//! known, and comes back on its ports, or another one takes its clients. What it does not prove: more than one kill, other releases of Envoy, windows of
-//! minutes (they are a second here, so that a run takes seconds).
+//! In: [`Programs`]: Envoy, the module, and a Prometheus where there is one. Out: a [`Report`] per scene: figures, each with its bound and whether it holds;
+//! and for a person a table of what was lost. Real processes on the wall clock: a gateway with two workers is killed or drained in the middle of traffic
+//! whose truth is known, and comes back on its ports, or another one takes its clients. What it does not prove: more than one kill, other releases of Envoy,
+//! windows of minutes (they are a second here, so that a run takes seconds).
 
 /// What was counted, what arrived, and what may be missing.
 pub mod account;
@@ -22,7 +22,7 @@ pub mod traffic;
 
 pub use scenes::{Clients, drain, kill, push};
 
-use serde::Serialize;
+use crate::figure::{Figure, Unit};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -40,69 +40,75 @@ pub struct Programs {
     pub prometheus: Option<PathBuf>,
 }
 
-/// One figure.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Row {
-    /// What was measured, in words.
-    pub figure: String,
-    /// How much.
-    pub value: f64,
-    /// In what: `increments`, `s`, `series`, `1` for a ratio.
-    pub unit: &'static str,
-    /// At most this; `None`: shown and not judged.
-    pub target: Option<f64>,
-    /// Whether the value is at most the target.
-    pub holds: bool,
-}
-
 /// What a scene found.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
+    /// Its name for programs, the beginning of the keys of its figures.
+    pub key: &'static str,
+    /// Its name for people.
+    pub scene: &'static str,
     /// The figures.
-    pub rows: Vec<Row>,
+    pub figures: Vec<Figure>,
     /// Per metric and route, for a person.
     pub table: Vec<String>,
     /// What explains a figure that does not hold.
     pub notes: Vec<String>,
-    /// Which rows say most, by place.
-    headlines: Vec<usize>,
 }
 
 impl Report {
-    /// A figure with a bound. A value that is no number holds no bound.
-    pub fn at_most(&mut self, figure: impl Into<String>, value: f64, unit: &'static str, target: f64) {
-        let holds = value <= target;
-        self.rows.push(Row { figure: figure.into(), value, unit, target: Some(target), holds });
+    /// Of a scene, and nothing found yet.
+    pub fn new(key: &'static str, scene: &'static str) -> Report {
+        Report { key, scene, ..Report::default() }
+    }
+
+    /// A figure with a bound.
+    pub fn at_most(&mut self, key: &str, what: impl fmt::Display, unit: Unit, value: f64, bound: f64) {
+        let figure = self.named(key, what, unit, value).at_most(bound);
+        self.figures.push(figure);
     }
 
     /// A figure without one.
-    pub fn shown(&mut self, figure: impl Into<String>, value: f64, unit: &'static str) {
-        self.rows.push(Row { figure: figure.into(), value, unit, target: None, holds: true });
+    pub fn shown(&mut self, key: &str, what: impl fmt::Display, unit: Unit, value: f64) {
+        let figure = self.named(key, what, unit, value);
+        self.figures.push(figure);
+    }
+
+    /// A figure with a bound where it may be judged, else without.
+    pub fn at_most_if(
+        &mut self,
+        is_judged: bool,
+        key: &str,
+        what: impl fmt::Display,
+        unit: Unit,
+        value: f64,
+        bound: f64,
+    ) {
+        match is_judged {
+            true => self.at_most(key, what, unit, value, bound),
+            false => self.shown(key, what, unit, value),
+        }
     }
 
     /// A number of things that must not be, each in words.
-    pub fn none_of(&mut self, figure: impl Into<String>, things: Vec<String>) {
-        self.at_most(figure, things.len() as f64, "1", 0.0);
+    pub fn none_of(&mut self, key: &str, what: impl fmt::Display, things: Vec<String>) {
+        self.at_most(key, what, Unit::Count, things.len() as f64, 0.0);
         self.notes.extend(things);
     }
 
-    /// The last row is one of those that say most.
-    pub fn headline(&mut self) {
-        self.headlines.push(self.rows.len().saturating_sub(1));
+    fn named(&self, key: &str, what: impl fmt::Display, unit: Unit, value: f64) -> Figure {
+        Figure::new(format!("{}.{key}", self.key), format!("{}: {what}", self.scene), unit, value)
     }
 
-    /// The rows that say most, and one for all others: how many of them do not hold.
-    pub fn summary(&self, scene: &str) -> Vec<Row> {
-        let mut rows: Vec<Row> = self.headlines.iter().filter_map(|at| self.rows.get(*at).cloned()).collect();
-        let broken = self.rows.iter().filter(|row| !row.holds).count();
-        rows.push(Row {
-            figure: format!("{scene}: checks that do not hold, of {}", self.rows.len()),
-            value: broken as f64,
-            unit: "1",
-            target: Some(0.0),
-            holds: broken == 0,
-        });
-        rows
+    /// The figure of a key, as the scene named it.
+    pub fn figure(&self, key: &str) -> Option<&Figure> {
+        self.figures
+            .iter()
+            .find(|f| f.key.strip_prefix(self.key).and_then(|k| k.strip_prefix('.')) == Some(key))
+    }
+
+    /// Those beyond their bounds.
+    pub fn broken(&self) -> Vec<&Figure> {
+        self.figures.iter().filter(|figure| figure.is_broken()).collect()
     }
 }
 
@@ -111,43 +117,63 @@ impl fmt::Display for Report {
         for line in &self.table {
             writeln!(out, "{line}")?;
         }
-        for Row { figure, value, unit, target, holds } in &self.rows {
-            let target = target.map_or_else(|| "-".to_owned(), |target| format!("{target:.6}"));
-            let word = if *holds { "" } else { "  BROKEN" };
-            writeln!(out, "{figure:<84} {value:>14.6} {unit:<10} {target:>14}{word}")?;
+        for figure in &self.figures {
+            let Figure { what, value, unit, bound, .. } = figure;
+            let bound = bound.map_or_else(|| "-".to_owned(), |bound| format!("{:.6}", unit.scaled(bound)));
+            let word = if figure.is_broken() { "  BROKEN" } else { "" };
+            writeln!(out, "{what:<84} {:>14.6} {:<8} {bound:>14}{word}", unit.scaled(*value), unit.name())?;
         }
         self.notes.iter().try_for_each(|note| writeln!(out, "  {note}"))
     }
 }
 
-/// Every scene, one after the other: killed and back under a new writer's name; killed and back under the same; drained while the clients move to another
-/// gateway; drained while they end. A minute and a quarter on two idle cores. The rows are in this order and each names its scene: what was lost and what
-/// might have been, what Prometheus says more than there was, and how many of all the checks of the scene do not hold.
+/// What [`measure`] found.
+#[derive(Clone, Debug)]
+pub struct Restarts {
+    /// Killed in the middle of traffic and back at once, under a new writer's name and under the same.
+    pub killed: [Report; 2],
+    /// Drained by the runbook, and the clients end.
+    pub ended: Report,
+    /// Drained by the runbook, and the clients move to another gateway.
+    pub moved: Report,
+}
+
+impl Restarts {
+    /// Every scene.
+    pub fn all(&self) -> impl Iterator<Item = &Report> {
+        self.killed.iter().chain([&self.ended, &self.moved])
+    }
+}
+
+/// Every scene but the push, one after the other: a minute and a quarter on two idle cores.
 ///
 /// # Errors
-/// A program does not start, or something that must come does not. A figure beyond its target is no error but a row that does not hold.
-pub async fn measure(programs: &Programs) -> anyhow::Result<Vec<Row>> {
-    let mut rows = kill(programs, None).await?.summary("kill -9, new writer");
-    rows.extend(kill(programs, Some("gateway-0")).await?.summary("kill -9, same writer"));
-    rows.extend(drain(programs, Clients::Move).await?.summary("drained, clients move"));
-    rows.extend(drain(programs, Clients::End).await?.summary("drained, clients end"));
-    Ok(rows)
+/// A program does not start, or something that must come does not. A figure beyond its bound is no error but a figure that does not hold.
+pub async fn measure(programs: &Programs) -> anyhow::Result<Restarts> {
+    Ok(Restarts {
+        killed: [kill(programs, None).await?, kill(programs, Some("gateway-0")).await?],
+        ended: drain(programs, Clients::End).await?,
+        moved: drain(programs, Clients::Move).await?,
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Report;
+    use super::{Report, Unit};
 
     #[test]
-    fn a_broken_check_is_in_the_summary() {
-        let mut report = Report::default();
-        report.at_most("lost", 3.0, "increments", 4.0);
-        report.headline();
-        report.none_of("flaws", vec!["one".to_owned()]);
-        report.at_most("no number", f64::NAN, "1", 1.0);
-        let rows = report.summary("scene");
-        assert_eq!(rows.len(), 2);
-        assert!(rows[0].holds && rows[0].figure == "lost");
-        assert!(!rows[1].holds && rows[1].value == 2.0, "{rows:?}");
+    fn a_report_judges_what_is_bounded() {
+        let mut report = Report::new("kill", "killed");
+        report.at_most("lost", "lost", Unit::Count, 3.0, 4.0);
+        report.shown("took", "took", Unit::Seconds, 1e9);
+        report.at_most_if(false, "shown", "shown", Unit::Count, 2.0, 1.0);
+        assert!(report.broken().is_empty());
+        report.none_of("flaws", "flaws", vec!["one".to_owned()]);
+        report.at_most_if(true, "number", "no number", Unit::Count, f64::NAN, 1.0);
+        let broken: Vec<_> = report.broken().iter().map(|figure| figure.key.as_str()).collect();
+        assert_eq!(broken, ["kill.flaws", "kill.number"]);
+        assert_eq!(report.figure("lost").map(|figure| figure.what.as_str()), Some("killed: lost"));
+        assert_eq!(report.notes, ["one"]);
+        assert!(report.figure("ost").is_none());
     }
 }

@@ -8,6 +8,7 @@ use super::runbook;
 use super::stage::{DELAY, FOLDED, Stage, WINDOW, numbered, plugin, seconds};
 use super::traffic::{INTERVAL, REQUESTS, ROUTES, SECOND_NS, Stream};
 use super::{Programs, Report};
+use crate::figure::Unit;
 use crate::shop::run::unix_ns;
 use anyhow::{Context as _, ensure};
 use serde_json::json;
@@ -24,6 +25,11 @@ const RUNBOOK_PATIENCE: Duration = Duration::from_secs(90);
 /// Longest time between Envoy's answer that it will end, and its end.
 const END_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Of the figure: requests that a gateway took and the backend has not.
+pub const LOST: &str = "lost";
+/// Of the figure: requests that were counted while the stream was on its way to another gateway.
+pub const BETWEEN: &str = "between";
+
 /// What clients do when their gateway drains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clients {
@@ -38,7 +44,6 @@ pub enum Clients {
 /// # Errors
 /// A program does not start, or something that must come does not.
 pub async fn kill(programs: &Programs, writer: Option<&str>) -> anyhow::Result<Report> {
-    let scene = if writer.is_some() { "kill -9, same writer" } else { "kill -9, new writer" };
     let mut stage = Stage::open(programs, writer, 1).await?;
     live(&mut stage, 0, "born-before").await?;
     // Somewhere in a window, as kills come.
@@ -58,7 +63,7 @@ pub async fn kill(programs: &Programs, writer: Option<&str>) -> anyhow::Result<R
     live(&mut stage, 1, "born-after").await?;
     stage.settle(0).await?;
     seam.late_after = stage.late(0).await?;
-    judge_kill(scene, programs, writer, &stage, &seam).await
+    judge_kill(programs, writer, &stage, &seam).await
 }
 
 /// When what happened, and what was uncertain by then.
@@ -82,56 +87,44 @@ struct Killed {
 }
 
 async fn judge_kill(
-    scene: &str,
     programs: &Programs,
     writer: Option<&str>,
     stage: &Stage,
     seam: &Killed,
 ) -> anyhow::Result<Report> {
     let streams = stage.traffic.streams();
-    let mut report = Report::default();
+    let mut report = match writer {
+        Some(_) => Report::new("kill.same", "kill -9, same writer"),
+        None => Report::new("kill.new", "kill -9, new writer"),
+    };
     let lines = stage.account(&streams, Upto::LastWindow { delay_ns: DELAY.as_nanos() as u64 })?;
     let age = seconds(seam.killed_ns.saturating_sub(seam.newest_ns));
-    report.at_most(
-        format!("{scene}: age of the newest window at the backend"),
-        age,
-        "s",
-        AGE_MAX.as_secs_f64(),
-    );
+    let what = "age of the newest window at the backend";
+    report.at_most("age", what, Unit::Seconds, age, AGE_MAX.as_secs_f64());
     let away_ns = stage.traffic.first_answer_ns(1).context("no answer")?.saturating_sub(seam.killed_ns);
-    report.shown(format!("{scene}: time without a gateway"), seconds(away_ns), "s");
+    report.shown("away", "time without a gateway", Unit::Seconds, seconds(away_ns));
     let certain = Certain {
         of_killed: seam.late_before == 0 && seam.unanswered_before == 0,
         of_next: stage.traffic.fates().unanswered == seam.unanswered_between,
     };
-    losses(scene, &lines, certain, &mut report);
+    losses(&lines, certain, &mut report);
     let (watch_ns, from_ns) = (stage.watch_ns[0], seam.calm_ns);
     let a_second =
         |route| account::truth_between(&streams, REQUESTS, route, watch_ns, from_ns, from_ns + SECOND_NS);
     let rate: f64 = ROUTES.into_iter().map(a_second).sum();
     let lost = of_requests(&lines, Line::lost);
-    report.at_most(
-        format!("{scene}: requests lost, of {:.0}", of_requests(&lines, |line| line.truth)),
-        lost,
-        "increments",
-        of_requests(&lines, Line::bound),
-    );
-    report.headline();
+    let what = format!("requests lost, of {:.0}", of_requests(&lines, |line| line.truth));
+    report.at_most(LOST, what, Unit::Count, lost, of_requests(&lines, Line::bound));
     // A bound that knows no stream: all that was counted from the newest window until every stream had its baseline.
     let blind = seconds(seam.calm_ns.saturating_sub(seam.newest_ns));
-    report.at_most(format!("{scene}: lost, in seconds of traffic"), lost / rate, "s", blind);
-    report.headline();
-    writers(scene, writer, &lines, &mut report);
-    known_streams(scene, stage, &streams, 1, &mut report).await?;
-    stage.judge_the_rest(scene, &streams, &mut report);
-    report.shown(
-        format!("{scene}: late points, before and after"),
-        (seam.late_before + seam.late_after) as f64,
-        "1",
-    );
+    report.at_most("lost_time", "lost, in seconds of traffic", Unit::Seconds, lost / rate, blind);
+    writers(writer, &lines, &mut report);
+    known_streams(stage, &streams, 1, &mut report).await?;
+    stage.judge_the_rest(&streams, &mut report);
+    let late = (seam.late_before + seam.late_after) as f64;
+    report.shown("late", "late points, before and after", Unit::Count, late);
     if let Some(binary) = &programs.prometheus {
         let seam = answers::Seam {
-            scene,
             watch_ns: stage.watch_ns[0],
             begin_ns: lines.iter().map(|(_, lives)| lives[0].start_ns).min().unwrap_or(0),
             killed_ns: seam.killed_ns,
@@ -175,10 +168,10 @@ struct Certain {
 }
 
 /// The loss of a killed gateway, and that the next one counts right.
-fn losses(scene: &str, lines: &[(Line, Vec<Life>)], certain: Certain, report: &mut Report) {
+fn losses(lines: &[(Line, Vec<Life>)], certain: Certain, report: &mut Report) {
     report.table.push(format!(
-        "{scene:<24} {:<14} {:<6} {:>12} {:>12} {:>10} {:>10} {:>10} {:>10}",
-        "metric", "route", "truth", "received", "lost", "of it open", "and gap", "bound"
+        "{:<24} {:<14} {:<6} {:>12} {:>12} {:>10} {:>10} {:>10} {:>10}",
+        report.scene, "metric", "route", "truth", "received", "lost", "of it open", "and gap", "bound"
     ));
     for (line, _) in lines {
         let (name, route, allowed) = (line.kind.name, line.route, line.tolerance());
@@ -192,38 +185,34 @@ fn losses(scene: &str, lines: &[(Line, Vec<Life>)], certain: Certain, report: &m
             line.gap(),
             line.bound()
         ));
-        let of = |what: &str| format!("{scene}: {name} {route}: {what}");
-        report.at_most(of("lost"), line.lost(), "increments", line.bound() + allowed);
-        report.at_most(of("received above the truth"), (-line.lost()).max(0.0), "increments", allowed);
+        let mut judge = |is_judged: bool, key: &str, what: &str, value: f64, bound: f64| {
+            let (key, what) = of(line, key, what);
+            report.at_most_if(is_judged, &key, what, Unit::Count, value, bound);
+        };
+        judge(true, "lost", "lost", line.lost(), line.bound() + allowed);
+        judge(true, "above", "received above the truth", (-line.lost()).max(0.0), allowed);
         // Sharper than the truth as a whole: neither process may have more than it can have.
         let above = (line.received[0] - line.at_most).max(0.0);
-        report.at_most(
-            of("received of the killed one above what its windows hold"),
-            above,
-            "increments",
-            allowed,
-        );
+        judge(true, "killed_above", "received of the killed one above what its windows hold", above, allowed);
         let apart = (line.received[1] - line.counted[1]).abs();
-        let what = of("received of the next one, difference to what it counted");
-        if certain.of_next {
-            report.at_most(what, apart, "increments", allowed);
-        } else {
-            report.shown(what, apart, "increments");
-        }
+        let what = "received of the next one, difference to what it counted";
+        judge(certain.of_next, "next", what, apart, allowed);
         if certain.of_killed && certain.of_next && line.surely == line.at_most {
             let unexplained = (line.lost() - line.bound()).abs();
-            report.at_most(
-                of("lost, difference to open windows and gap"),
-                unexplained,
-                "increments",
-                allowed,
-            );
+            let what = "lost, difference to open windows and gap";
+            judge(true, "unexplained", what, unexplained, allowed);
         }
     }
 }
 
+/// Key and words of a figure of one metric and route.
+fn of(line: &Line, key: &str, what: &str) -> (String, String) {
+    let (name, route) = (line.kind.name, line.route);
+    (format!("{name}.{}.{key}", route.trim_start_matches('/')), format!("{name} {route}: {what}"))
+}
+
 /// Who wrote what: each series has a life of each process, and begins anew.
-fn writers(scene: &str, writer: Option<&str>, lines: &[(Line, Vec<Life>)], report: &mut Report) {
+fn writers(writer: Option<&str>, lines: &[(Line, Vec<Life>)], report: &mut Report) {
     let mut found = Vec::new();
     for (line, lives) in lines {
         found.extend(account::flaws(line.route, lives));
@@ -237,12 +226,11 @@ fn writers(scene: &str, writer: Option<&str>, lines: &[(Line, Vec<Life>)], repor
             found.push(format!("{} {}: writers {names:?}", line.kind.name, line.route));
         }
     }
-    report.none_of(format!("{scene}: series that do not begin anew, or under a wrong name"), found);
+    report.none_of("writers", "series that do not begin anew, or under a wrong name", found);
 }
 
 /// What a gateway knew when it began: nothing. Each stream that is older is a baseline, and no reset is seen where none was.
 async fn known_streams(
-    scene: &str,
     stage: &Stage,
     streams: &[Stream],
     gateway: usize,
@@ -252,9 +240,11 @@ async fn known_streams(
     let of = |name: &str| counters.get(name).copied().unwrap_or(0) as f64;
     let (baselines, resets) = account::baselines_and_resets(streams, gateway, stage.watch_ns[gateway]);
     let apart = (of("baselines") - baselines as f64).abs();
-    report.at_most(format!("{scene}: baselines of the next one, difference to {baselines}"), apart, "1", 0.0);
+    let what = format!("baselines of the next one, difference to {baselines}");
+    report.at_most("baselines", what, Unit::Count, apart, 0.0);
     let apart = (of("resets") - resets as f64).abs();
-    report.at_most(format!("{scene}: resets seen by the next one, difference to {resets}"), apart, "1", 0.0);
+    let what = format!("resets seen by the next one, difference to {resets}");
+    report.at_most("resets", what, Unit::Count, apart, 0.0);
     Ok(())
 }
 
@@ -264,7 +254,6 @@ async fn known_streams(
 /// A program does not start, the runbook fails, or something that must come does not.
 pub async fn drain(programs: &Programs, clients: Clients) -> anyhow::Result<Report> {
     let moves = clients == Clients::Move;
-    let scene = if moves { "drained, clients move" } else { "drained, clients end" };
     let mut stage = Stage::open(programs, None, if moves { 2 } else { 1 }).await?;
     live(&mut stage, 0, "born-before").await?;
     let (admin, listener) = (stage.envoys[0].admin(), stage.envoys[0].address());
@@ -284,17 +273,20 @@ pub async fn drain(programs: &Programs, clients: Clients) -> anyhow::Result<Repo
     if moves {
         stage.settle(1).await?;
     }
-    judge_drain(scene, clients, &stage, took).await
+    judge_drain(clients, &stage, took).await
 }
 
-async fn judge_drain(scene: &str, clients: Clients, stage: &Stage, took: Duration) -> anyhow::Result<Report> {
+async fn judge_drain(clients: Clients, stage: &Stage, took: Duration) -> anyhow::Result<Report> {
     let streams = stage.traffic.streams();
-    let mut report = Report::default();
+    let mut report = match clients {
+        Clients::Move => Report::new("drain.move", "drained, clients move"),
+        Clients::End => Report::new("drain.end", "drained, clients end"),
+    };
     let lines = stage.account(&streams, Upto::Everything)?;
-    report.shown(format!("{scene}: the runbook took"), took.as_secs_f64(), "s");
+    report.shown("took", "the runbook took", Unit::Seconds, took.as_secs_f64());
     report.table.push(format!(
-        "{scene:<24} {:<14} {:<6} {:>12} {:>12} {:>10} {:>18}",
-        "metric", "route", "truth", "received", "lost", "between gateways"
+        "{:<24} {:<14} {:<6} {:>12} {:>12} {:>10} {:>18}",
+        report.scene, "metric", "route", "truth", "received", "lost", "between gateways"
     ));
     for (line, _) in &lines {
         let (name, route) = (line.kind.name, line.route);
@@ -306,49 +298,39 @@ async fn judge_drain(scene: &str, clients: Clients, stage: &Stage, took: Duratio
             line.lost(),
             line.gap()
         ));
-        let of = |what: &str| format!("{scene}: {name} {route}: {what}");
+        let mut judge = |key: &str, what: &str, value: f64| {
+            let (key, what) = of(line, key, what);
+            report.at_most(&key, what, Unit::Count, value, line.tolerance());
+        };
         for (gateway, (counted, received)) in line.counted.iter().zip(&line.received).enumerate() {
-            let what = of(&format!("received of gateway {gateway}, difference to what it took"));
-            report.at_most(what, (counted - received).abs(), "increments", line.tolerance());
+            let what = format!("received of gateway {gateway}, difference to what it took");
+            judge(&format!("gateway_{gateway}"), &what, (counted - received).abs());
         }
         if clients == Clients::Move {
-            let apart = (line.lost() - line.gap()).abs();
-            report.at_most(
-                of("lost, difference to what lies between the gateways"),
-                apart,
-                "increments",
-                line.tolerance(),
-            );
+            let what = "lost, difference to what lies between the gateways";
+            judge("unexplained", what, (line.lost() - line.gap()).abs());
         } else {
-            report.at_most(of("lost"), line.lost().abs(), "increments", line.tolerance());
+            judge("lost", "lost", line.lost().abs());
         }
     }
     let all = of_requests(&lines, |line| line.truth);
     let at_gateways =
         of_requests(&lines, |line| line.counted.iter().sum::<f64>() - line.received.iter().sum::<f64>());
-    report.at_most(
-        format!("{scene}: requests lost at gateways, of {all:.0}"),
-        at_gateways.abs(),
-        "increments",
-        0.0,
-    );
-    report.headline();
-    report.shown(
-        format!("{scene}: requests lost between gateways, of {all:.0}"),
-        of_requests(&lines, Line::gap),
-        "increments",
-    );
-    report.headline();
+    let what = format!("requests lost at gateways, of {all:.0}");
+    report.at_most(LOST, what, Unit::Count, at_gateways.abs(), 0.0);
+    let what = format!("requests lost between gateways, of {all:.0}");
+    report.shown(BETWEEN, what, Unit::Count, of_requests(&lines, Line::gap));
     let fates = stage.traffic.fates();
-    report.at_most(format!("{scene}: exports without an answer"), fates.unanswered as f64, "1", 0.0);
-    report.at_most(format!("{scene}: exports that were refused"), fates.refused as f64, "1", 0.0);
+    let what = "exports without an answer";
+    report.at_most("unanswered", what, Unit::Count, fates.unanswered as f64, 0.0);
+    report.at_most("refused", "exports that were refused", Unit::Count, fates.refused as f64, 0.0);
     if clients == Clients::Move {
-        intervals_between(scene, &streams, &mut report);
-        known_streams(scene, stage, &streams, 1, &mut report).await?;
+        intervals_between(&streams, &mut report);
+        known_streams(stage, &streams, 1, &mut report).await?;
     }
     let flaws = lines.iter().flat_map(|(line, lives)| account::flaws(line.route, lives)).collect();
-    report.none_of(format!("{scene}: series that are not well formed"), flaws);
-    stage.judge_the_rest(scene, &streams, &mut report);
+    report.none_of("flaws", "series that are not well formed", flaws);
+    stage.judge_the_rest(&streams, &mut report);
     Ok(report)
 }
 
@@ -363,7 +345,7 @@ async fn ended(stage: &mut Stage) -> anyhow::Result<()> {
 }
 
 /// How long each stream was counted by nobody, in export intervals.
-fn intervals_between(scene: &str, streams: &[Stream], report: &mut Report) {
+fn intervals_between(streams: &[Stream], report: &mut Report) {
     let (mut sum, mut worst, mut count) = (0.0, 0.0_f64, 0.0);
     for stream in streams.iter().filter(|s| FOLDED.contains(&s.kind)) {
         let last = stream.points.iter().rfind(|point| point.gateway == 0);
@@ -373,9 +355,9 @@ fn intervals_between(scene: &str, streams: &[Stream], report: &mut Report) {
             (sum, worst, count) = (sum + intervals, worst.max(intervals), count + 1.0);
         }
     }
-    report.shown(format!("{scene}: export intervals between the gateways, mean"), sum / count, "1");
-    report.headline();
-    report.shown(format!("{scene}: export intervals between the gateways, worst"), worst, "1");
+    let what = "export intervals between the gateways, mean";
+    report.shown("intervals.mean", what, Unit::Count, sum / count);
+    report.shown("intervals.worst", "export intervals between the gateways, worst", Unit::Count, worst);
 }
 
 /// Plans pushed in the middle of traffic, a refused one among them: everything goes on as if nothing had happened.
@@ -383,7 +365,6 @@ fn intervals_between(scene: &str, streams: &[Stream], report: &mut Report) {
 /// # Errors
 /// A program does not start, or something that must come does not.
 pub async fn push(programs: &Programs) -> anyhow::Result<Report> {
-    let scene = "pushed";
     let mut stage = Stage::open(programs, None, 1).await?;
     for version in 2..6 {
         let before = stage.envoys[0].pushes().await?;
@@ -406,21 +387,20 @@ pub async fn push(programs: &Programs) -> anyhow::Result<Report> {
     stage.settle(0).await?;
 
     let streams = stage.traffic.streams();
-    let mut report = Report::default();
+    let mut report = Report::new("push", "pushed");
     // One life of each series, or this is an error.
     let lines = stage.account(&streams, Upto::Everything)?;
     for (line, lives) in &lines {
         let allowed = tolerance(line.kind, line.truth);
-        let what = format!("{scene}: {} {}: lost", line.kind.name, line.route);
-        report.at_most(what, line.lost().abs(), "increments", allowed);
-        report.none_of(
-            format!("{scene}: flaws of {} {}", line.kind.name, line.route),
-            account::flaws(line.route, lives),
-        );
+        let (key, what) = of(line, "lost", "lost");
+        report.at_most(&key, what, Unit::Count, line.lost().abs(), allowed);
+        let (key, what) = of(line, "flaws", "flaws");
+        report.none_of(&key, what, account::flaws(line.route, lives));
     }
     let (_, refused) = stage.envoys[0].pushes().await?;
-    report.at_most(format!("{scene}: refused plans, difference to 1"), (refused - 1).abs() as f64, "1", 0.0);
-    known_streams(scene, &stage, &streams, 0, &mut report).await?;
-    stage.judge_the_rest(scene, &streams, &mut report);
+    let apart = (refused - 1).abs() as f64;
+    report.at_most("plans", "refused plans, difference to 1", Unit::Count, apart, 0.0);
+    known_streams(&stage, &streams, 0, &mut report).await?;
+    stage.judge_the_rest(&streams, &mut report);
     Ok(report)
 }

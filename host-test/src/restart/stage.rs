@@ -7,6 +7,7 @@ use super::account::{self, Life, Line, Upto};
 use super::traffic::{CPU, Kind, PASSING, POD, REQUESTS, ROUTES, SECOND_NS, Stream, Traffic};
 use super::{GATEWAY_HEADER, Programs, Report};
 use crate::envoy::{Envoy, EnvoyOptions};
+use crate::figure::Unit;
 use crate::shop::run::unix_ns;
 use crate::sink::{Books, BooksConfig, Sink};
 use anyhow::ensure;
@@ -218,23 +219,20 @@ impl Stage {
     }
 
     /// What every scene asks: series that are well formed, passing points untouched, nothing folded that arrives raw.
-    pub fn judge_the_rest(&self, scene: &str, streams: &[Stream], report: &mut Report) {
+    pub fn judge_the_rest(&self, streams: &[Stream], report: &mut Report) {
         let books = self.sink.books();
         let raw: u64 =
             FOLDED.iter().filter_map(|kind| books.metric(kind.name)).map(|book| book.raw.points).sum();
-        report.at_most(format!("{scene}: points of folded metrics that arrived raw"), raw as f64, "1", 0.0);
-        report.none_of(format!("{scene}: anomalies of folded series at the sink"), anomalies(&books));
+        report.at_most("raw", "points of folded metrics that arrived raw", Unit::Count, raw as f64, 0.0);
+        report.none_of("anomalies", "anomalies of folded series at the sink", anomalies(&books));
         let (missing, surplus) = account::passing(streams, &books, PASSING);
-        report.at_most(format!("{scene}: passing points that did not arrive"), missing as f64, "1", 0.0);
+        let what = "passing points that did not arrive";
+        report.at_most("passing.missing", what, Unit::Count, missing as f64, 0.0);
         // What was sent and never answered may have arrived, and comes again.
         let of_one = streams.iter().filter(|s| s.kind == PASSING && s.pod == "old-0").count();
         let unanswered = self.traffic.fates().unanswered as usize * of_one;
-        report.at_most(
-            format!("{scene}: passing points that came twice or from nowhere"),
-            surplus as f64,
-            "1",
-            unanswered as f64,
-        );
+        let what = "passing points that came twice or from nowhere";
+        report.at_most("passing.surplus", what, Unit::Count, surplus as f64, unanswered as f64);
     }
 
     /// The end of every Envoy's log.
