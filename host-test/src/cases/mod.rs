@@ -7,6 +7,8 @@
 
 /// Plan and steps of one folder.
 mod case;
+/// On the built component in wasmtime.
+pub mod component;
 /// On real Envoy, with the sink as the backend.
 pub mod envoy;
 /// What came out, as text.
