@@ -212,9 +212,10 @@ impl SlotState {
         let shape = &world.shapes[self.slot.metric];
         let has_start = metric.kind != Kind::Gauge;
         for stream in &mut self.streams {
-            if is_delta(metric) && metric.kind != Kind::UpDownCounter {
-                (stream.start_ns, stream.state) = (span.last_ns, fresh(metric));
-            } else if has_start && span.reset > 0.0 && rng.random_bool(span.reset) {
+            // Each delta begins from zero, but for those of a level, which the state remembers.
+            let stands_alone = is_delta(metric) && metric.kind != Kind::UpDownCounter;
+            let mut restarts = || has_start && span.reset > 0.0 && rng.random_bool(span.reset);
+            if stands_alone || restarts() {
                 (stream.start_ns, stream.state) = (span.last_ns, fresh(metric));
             }
             let level = metric.rate * stream.weight * span.level;

@@ -5,9 +5,10 @@
 
 use anyhow::{Context, Result, anyhow, bail};
 use phoenix_plan::DurationMs;
-use serde::{Deserialize, Serialize};
+use serde::de::{self, SeqAccess, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
@@ -203,7 +204,7 @@ pub struct Runaway {
 }
 
 /// The values of a label.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Values {
     /// So many, named after the label.
@@ -251,6 +252,35 @@ fn default_runaway_max() -> u64 {
 
 fn is_zero(value: &f64) -> bool {
     *value == 0.0
+}
+
+impl<'de> Deserialize<'de> for Values {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Values, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Values;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("how many values, such as 20, or a list of them, such as [GET, POST]")
+            }
+            fn visit_u64<E: de::Error>(self, count: u64) -> std::result::Result<Values, E> {
+                // One too large for 32 bits is as much too large as the largest that fits.
+                Ok(Values::Count(u32::try_from(count).unwrap_or(u32::MAX)))
+            }
+            fn visit_i64<E: de::Error>(self, count: i64) -> std::result::Result<Values, E> {
+                u64::try_from(count)
+                    .map_err(|_| E::invalid_value(Unexpected::Signed(count), &self))
+                    .and_then(|n| self.visit_u64(n))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Values, A::Error> {
+                let mut list = Vec::new();
+                while let Some(value) = seq.next_element::<String>()? {
+                    list.push(value);
+                }
+                Ok(Values::List(list))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
 }
 
 impl Values {
