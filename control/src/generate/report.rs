@@ -53,14 +53,15 @@ const LEFT: [usize; 2] = [0, 1];
 pub fn text(run: &Run, truth: &Truth) -> String {
     let rows = run.books(truth).map(|(metric, book)| row(metric, book)).collect();
     let mut text = table(&HEADER, &LEFT, rows, vec![sums(truth)]);
+    let types = by_type(run, truth);
+    if types.len() > 1 {
+        let rows = types.into_iter().map(|(kind, (points, size))| vec![kind, count(points), bytes(size)]);
+        text += &table(&["type", "points", "bytes"], &[0], rows.collect(), Vec::new());
+    }
     let mut say = |line: String| {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{line}");
     };
-    let by_type = by_type(run, truth)
-        .into_iter()
-        .map(|(kind, (points, size))| format!("{kind} {} in {}", counted(points, "point"), bytes(size)));
-    say(format!("By type: {}.", by_type.collect::<Vec<_>>().join("; ")));
     let points: u64 = truth.metrics.iter().map(|book| book.points).sum();
     let what = format!(
         "{} with {} and {}",

@@ -261,3 +261,68 @@ fn page(page: &Page) -> Value {
         increments_in, increments_out, increments_abandoned
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use phoenix_filter::amount::Number;
+
+    fn ints(value: i64) -> Amount {
+        let mut amount = Amount::default();
+        amount.add(Number::Int(value));
+        amount
+    }
+
+    fn page(entered: i64, left: i64) -> Page {
+        Page { records: 1, increments_in: ints(entered), increments_out: ints(left), ..Page::default() }
+    }
+
+    fn written(value: i128) -> Total {
+        let mut total = Total::default();
+        total.add_int(value);
+        total
+    }
+
+    #[test]
+    fn a_unit_that_is_missing_anywhere_is_lost() {
+        let of = |page: &Page, total: i128, kind: &str, is_drained: bool| {
+            verdict(Some(page), &written(total), kind, is_drained)
+        };
+        assert_eq!(verdict(None, &written(0), "sum", true), Verdict::Untouched);
+        assert_eq!(of(&Page::default(), 0, "sum", true), Verdict::Untouched);
+        assert_eq!(of(&page(7, 7), 7, "sum", true), Verdict::Conserved);
+        assert_eq!(of(&page(7, 6), 6, "sum", true), Verdict::Lost, "the books do not balance");
+        assert_eq!(of(&page(7, 6), 6, "sum", false), Verdict::Open, "it may still be in a window");
+        assert_eq!(
+            of(&page(7, 7), 6, "delta sum", true),
+            Verdict::Lost,
+            "the bytes hold less than the books say"
+        );
+        assert_eq!(of(&page(7, 7), 8, "sum", false), Verdict::Lost, "or more");
+        assert_eq!(
+            of(&page(7, 7), 0, "histogram", true),
+            Verdict::Conserved,
+            "what is not read back is not judged"
+        );
+        let abandoned = Page { increments_abandoned: ints(1), ..page(7, 6) };
+        assert_eq!(of(&abandoned, 6, "sum", true), Verdict::Conserved, "accounted for, and said");
+        let big = 9_007_199_254_740_993;
+        assert_eq!(of(&page(big, big), i128::from(big), "sum", true), Verdict::Conserved);
+        assert_eq!(
+            of(&page(big, big), i128::from(big) - 1, "sum", true),
+            Verdict::Lost,
+            "beyond 2^53, exactly"
+        );
+    }
+
+    #[test]
+    fn doubles_agree_to_the_contract() {
+        let doubles = |value: f64| {
+            let mut amount = Amount::default();
+            amount.add(Number::Double(value));
+            amount
+        };
+        assert!(agree(&doubles(1e6), &doubles(1e6 + 1e-7)));
+        assert!(!agree(&doubles(1e6), &doubles(1e6 + 1e-5)));
+    }
+}
