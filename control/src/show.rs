@@ -64,7 +64,9 @@ pub fn change(before: u64, after: u64) -> String {
     if before == 0 {
         return String::new();
     }
-    format!("{:+.0} %", (after as f64 / before as f64 - 1.0) * 100.0)
+    let percent = (after as f64 / before as f64 - 1.0) * 100.0;
+    // What is left of a ten-thousandth is not nothing.
+    if percent < -99.0 && after > 0 { format!("{percent:+.2} %") } else { format!("{percent:+.0} %") }
 }
 
 /// A number and its noun.
@@ -151,6 +153,7 @@ mod tests {
         assert_eq!(bytes(999), "999 B");
         assert_eq!(bytes(49_600_000), "49.6 MB");
         assert_eq!(change(200, 20), "-90 %");
+        assert_eq!(change(50_000, 20), "-99.96 %");
         assert_eq!(counted(1, "request"), "1 request");
     }
 

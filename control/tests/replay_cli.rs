@@ -154,11 +154,20 @@ fn it_is_what_the_engine_does_by_hand_even_over_hours_of_silence() {
         let time = text(&written[&name.replace(".otlp", ".time")]);
         bodies.push((time.trim().parse().unwrap(), body.clone()));
     }
-    // Two hours in which every stream is forgotten, and then one that comes back and one that is born.
+    // A stream that comes back after less than the expiry of ten minutes and counts on; after more, and begins anew; after two hours, in which
+    // everything is forgotten; and one that is born then.
     let last = bodies.last().unwrap().0;
+    let of = |pod: &str, start: u64, after_s: u64, value: i64| {
+        let at = last + after_s * S;
+        (at, counter(pod, start, at, value))
+    };
     for (at, body) in [
-        (last + 7_200 * S, counter("a", T0, last + 7_200 * S, 50)),
-        (last + 7_230 * S, counter("b", last + 7_210 * S, last + 7_230 * S, 9)),
+        of("a", T0, 1, 10),
+        of("a", T0, 596, 27),
+        of("a", T0, 596 + 621, 41),
+        of("a", T0, 596 + 621 + 30, 46),
+        of("a", T0, 9_000, 90),
+        of("b", last + 9_005 * S, 9_030, 9),
     ] {
         bodies.push((at, body.clone()));
         let number = bodies.len();
@@ -179,6 +188,13 @@ fn it_is_what_the_engine_does_by_hand_even_over_hours_of_silence() {
     }
     assert!(expected.len() > bodies.len() + 5, "there were emissions to compare");
     assert_eq!(books["conserved"], true);
+    let metrics = books["metrics"].as_array().unwrap();
+    let page = &metrics.iter().find(|metric| metric["metric"] == "requests").unwrap()["page"];
+    assert_eq!(
+        (&page["baselines"], &page["increments_in"]["int"]),
+        (&3.into(), &(17 + 5 + 9).to_string().into()),
+        "forgotten twice, remembered twice, born once"
+    );
 }
 
 #[test]

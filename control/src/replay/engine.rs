@@ -67,6 +67,8 @@ pub struct Engine {
     pub folded: Census,
     /// Requests that passed because they could not be read.
     pub unread: Vec<Unread>,
+    /// The most streams and series that were remembered at once.
+    most: usize,
 }
 
 impl Out {
@@ -99,6 +101,7 @@ impl Engine {
             out,
             folded: Census::with_totals(),
             unread: Vec::new(),
+            most: 0,
         })
     }
 
@@ -130,6 +133,8 @@ impl Engine {
         {
             self.out.census.add(&message);
         }
+        let remembered = self.local.owners().iter().map(|owner| owner.streams() + owner.series()).sum();
+        self.most = self.most.max(remembered);
         self.emissions()
     }
 
@@ -159,9 +164,8 @@ impl Engine {
             } else if self.is_empty() {
                 self.step(left_ns, 1)?;
             } else {
-                let streams: usize = self.local.owners().iter().map(|owner| owner.streams()).sum();
-                // A table is never larger than four times what it holds or held, in practice; the rest comes with the next step.
-                let looks = 2 + 4 * (streams / SWEEP_SLOTS) as u64;
+                // A table is never larger than four times the most that it held, streams and series alike.
+                let looks = 2 + 4 * (self.most / SWEEP_SLOTS) as u64;
                 let step_ns = IDLE_NS.min(left_ns);
                 self.step(step_ns, looks.min(IDLE_TICKS))?;
             }
