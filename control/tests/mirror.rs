@@ -168,6 +168,13 @@ async fn a_capture_that_is_gone_or_hangs_is_not_felt() {
         let report = json(&report);
         assert_eq!(report["answers"]["accepted"], 300, "{what}");
         assert_eq!(sink.counts().booked - before, 300, "{what}");
+        let stats = envoy.stats("cluster.capture.upstream_rq_pending_overflow").await.expect("stats");
+        let dropped: i64 = stats.values().sum();
+        println!("{what}: {dropped} copies dropped");
+        if capture == hanging.address() {
+            assert!(dropped > 0, "the circuit breaker says what a capture that hangs may hold: {stats:?}");
+        }
     }
-    assert!(hanging.counts().requests > 0, "the control: copies were made");
+    let copies = hanging.counts().requests;
+    assert!((1..300).contains(&copies), "the control: copies were made, and not all of them: {copies}");
 }
