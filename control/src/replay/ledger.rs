@@ -257,7 +257,7 @@ fn tally(tally: &Tally) -> Value {
 fn page(page: &Page) -> Value {
     fields!(
         Page, page, records, folded, late, resets, baselines, out_of_order, duplicates, overlaps, carried,
-        refused, overflowed, unremembered, emitted, abandoned;
+        refused, overflowed, unremembered, late_values, emitted, abandoned;
         increments_in, increments_out, increments_abandoned
     )
 }
