@@ -4,7 +4,7 @@
 //! Collector writes value, time, start, attributes; SDKs write start, time, value, attributes: both are one pass.
 
 use super::Run;
-use crate::wire::{Fields, Span, WireError};
+use crate::wire::{Field, Fields, Span, WireError};
 
 /// The oneof `value` of a number point.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,8 +26,8 @@ pub struct NumberPoint {
     pub value: Option<Number>,
     /// `flags`.
     pub flags: u32,
-    /// Number of exemplars.
-    pub exemplars: u32,
+    /// `exemplars`, for [`super::ExemplarAt::read`].
+    pub exemplars: Run,
     /// `attributes`.
     pub attributes: Run,
     /// The field with the value, tag included; empty if absent.
@@ -48,17 +48,7 @@ impl NumberPoint {
     /// What the direct fields of the point show to be malformed; attributes are read by [`Run::attributes`].
     #[inline]
     pub fn read(buf: &[u8], span: Span) -> Result<NumberPoint, WireError> {
-        let mut it = NumberPoint {
-            start_ns: 0,
-            time_ns: 0,
-            value: None,
-            flags: 0,
-            exemplars: 0,
-            attributes: Run::new(7),
-            value_at: Span::EMPTY,
-            flags_at: Span::EMPTY,
-            repeats: false,
-        };
+        let mut it = NumberPoint::empty(7, 5);
         let mut fields = Fields::new(buf, span);
         while let Some(field) = fields.next()? {
             match field.number {
@@ -75,19 +65,37 @@ impl NumberPoint {
                     it.repeats |= !it.value_at.is_empty();
                     it.value_at = field.span();
                 }
-                8 => {
-                    it.flags = field.uint32()?;
-                    it.repeats |= !it.flags_at.is_empty();
-                    it.flags_at = field.span();
-                }
-                5 => {
-                    field.bytes()?;
-                    it.exemplars = it.exemplars.saturating_add(1);
-                }
+                8 => it.flag(&field)?,
+                5 => it.exemplars.add(&field)?,
                 _ => {}
             }
         }
         Ok(it)
+    }
+
+    /// Nothing read yet; `attributes` and `exemplars` are the numbers of those fields.
+    #[inline]
+    pub(super) fn empty(attributes: u32, exemplars: u32) -> NumberPoint {
+        NumberPoint {
+            start_ns: 0,
+            time_ns: 0,
+            value: None,
+            flags: 0,
+            exemplars: Run::new(exemplars),
+            attributes: Run::new(attributes),
+            value_at: Span::EMPTY,
+            flags_at: Span::EMPTY,
+            repeats: false,
+        }
+    }
+
+    /// Takes the field `flags`.
+    #[inline]
+    pub(super) fn flag(&mut self, field: &Field) -> Result<(), WireError> {
+        self.flags = field.uint32()?;
+        self.repeats |= !self.flags_at.is_empty();
+        self.flags_at = field.span();
+        Ok(())
     }
 
     /// True if the point says that its series has ended.
