@@ -190,6 +190,7 @@ impl Engine {
             ("baselines", page.baselines),
             ("resets", page.resets),
             ("late", page.late),
+            ("late_values", page.late_values),
             ("out_of_order", page.out_of_order),
             ("duplicates", page.duplicates),
             ("overlaps", page.overlaps),
