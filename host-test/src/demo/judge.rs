@@ -15,9 +15,9 @@ use crate::sink::books::{Books, Finding, MetricBook, Side};
 use crate::sink::exact::{DOUBLE_TOLERANCE, Total};
 use crate::sink::identity::{Labels, canonical};
 use crate::sink::series::Kind;
-use phoenix_plan::{Fold, Pipeline, Plan};
+use phoenix_plan::{DurationMs, Fold, Pipeline, Plan};
 use std::collections::BTreeSet;
-use values::Declared;
+use values::{Declared, Function};
 
 /// The metric of the warm-up; it is in no truth.
 pub const WARM_UP_METRIC: &str = "phoenix_demo_warm_up";
@@ -161,12 +161,32 @@ fn judge_metric(name: &str, truth: &Truth, books: &Books, plan: &Plan, findings:
 
 /// Whether a fold takes points of a kind: sums that only grow and histograms as they are, the rest where it declares what becomes of them.
 fn is_folded(kind: Kind, fold: &Fold) -> bool {
-    !kind.is_last_value() && kind != Kind::Summary || declared(kind, fold).is_some()
+    match kind {
+        Kind::Summary => fold.summary.is_some(),
+        Kind::Gauge => fold.gauge.is_some(),
+        Kind::UpDown => fold.up_down_counter.is_some(),
+        _ => true,
+    }
 }
 
-/// What a fold declares about last values. Plans cannot say it yet.
-fn declared(_: Kind, _: &Fold) -> Option<Declared> {
-    None
+/// What a fold declares about last values; none: they pass. `avg` is not judged: it writes metrics of other names.
+fn declared(kind: Kind, fold: &Fold, plan: &Plan) -> Option<Declared> {
+    let word = if kind == Kind::Gauge { fold.gauge } else { fold.up_down_counter };
+    let function = match word? {
+        phoenix_plan::Function::Sum => Function::Sum,
+        phoenix_plan::Function::Min => Function::Min,
+        phoenix_plan::Function::Max => Function::Max,
+        phoenix_plan::Function::Last => Function::Last,
+        phoenix_plan::Function::Count => Function::Count,
+        phoenix_plan::Function::Avg => return None,
+    };
+    let ns = |duration: DurationMs| duration.0 * 1_000_000;
+    Some(Declared {
+        function,
+        window_ns: ns(fold.window),
+        offset_ns: ns(fold.offset()),
+        expiry_ns: ns(fold.value_expiry(plan.stream_expiry)),
+    })
 }
 
 /// What is conserved of a metric, and what is wrong with it.
@@ -192,7 +212,7 @@ fn totals(
         return Totals::Observations(drawn, after.total());
     }
     let kind = sent.kinds.first().copied().unwrap_or(Kind::Unknown);
-    let Some((fold, declared)) = fold.and_then(|fold| Some((fold, declared(kind, fold)?))) else {
+    let Some((fold, declared)) = fold.and_then(|fold| Some((fold, declared(kind, fold, plan)?))) else {
         return Totals::None;
     };
     let series_of = |resource: &Labels, point: &Labels| {

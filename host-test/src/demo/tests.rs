@@ -158,6 +158,57 @@ fn a_total_that_is_off_by_one_fails() {
     check(&judge(&truth, &folded(&truth, &shop_plan(), 1), &shop_plan()), "cart_items", "off by 1");
 }
 
+/// The shop's plan with the rule of one metric only.
+fn plan_of(metric: &str) -> Plan {
+    let mut plan = shop_plugin_config().unwrap()["plan"].take();
+    let rules = plan["rules"].as_array_mut().unwrap();
+    rules.retain(|rule| rule["metric"]["exact"] == metric || rule["fold"].is_null());
+    Plan::parse(plan.to_string().as_bytes()).unwrap()
+}
+
+#[test]
+fn an_observation_or_a_value_too_many_fails() {
+    let (truth, _) = virtual_run(&small(), |_| 1);
+    for (metric, part) in [
+        ("http_request_duration", "off by 1"),
+        ("db_query_duration", "off by 1"),
+        ("rpc_latency", "DoesNotAddUp"),
+        ("gc_pause", "off by 1"),
+        ("process_memory", "not Some(Int("),
+        ("http_active_requests", "not Some(Int("),
+    ] {
+        let plan = plan_of(metric);
+        assert!(judge(&truth, &folded(&truth, &plan, 0), &plan).holds(), "{metric}");
+        check(&judge(&truth, &folded(&truth, &plan, 1), &plan), metric, part);
+    }
+}
+
+#[test]
+fn a_bucket_an_exemplar_or_a_label_that_is_wrong_fails() {
+    let (truth, _) = virtual_run(&small(), |_| 1);
+    let plan = plan_of("http_request_duration");
+    let wrong = |change: fn(&mut Side)| {
+        let mut books = folded(&truth, &plan, 0);
+        let key = ("shop".to_owned(), "http_request_duration".to_owned());
+        change(&mut books.metrics.get_mut(&key).unwrap().folded);
+        judge(&truth, &books, &plan)
+    };
+    let moved = wrong(|side| {
+        let Some(series) = side.series.values_mut().next() else { panic!() };
+        let Buckets::Explicit(_, counts) = &mut series.distributions[0].buckets else { panic!() };
+        let from = counts.iter().position(|count| *count > 0).unwrap();
+        (counts[from], counts[from + 1]) = (counts[from] - 1, counts[from + 1] + 1);
+    });
+    check(&moved, "http_request_duration", "buckets");
+    let unlabelled = wrong(|side| side.exemplars.values_mut().for_each(|of| of.filtered.clear()));
+    check(&unlabelled, "http_request_duration", "says");
+    let strange = wrong(|side| {
+        side.exemplars.insert((1, "1".to_owned(), vec![], vec![]), ExemplarLabels::default());
+    });
+    check(&strange, "http_request_duration", "nobody sent");
+    check(&wrong(|side| side.exemplars.clear()), "http_request_duration", "no exemplar arrived");
+}
+
 #[test]
 fn what_passes_raw_is_not_folded() {
     let (truth, books) = virtual_run(&small(), |_| 1);

@@ -119,7 +119,7 @@ impl Instruments {
             let bytes = rng.random_range(200..90_000);
             *counter(&mut self.bytes, (route, 0, 0), span) += bytes;
             book(1, Increment::Int(i128::from(bytes)));
-            let (seconds, trace_id) = (duration(rng, 0.002, 12.0), rng.random());
+            let (seconds, trace_id) = (duration(rng, 0.002, 3.0), rng.random());
             let durations = counter(&mut self.durations, (route, 0, 0), span);
             durations.observe_traced(seconds, &DURATION_BOUNDS, trace_id, USER_AGENTS[agent]);
             book(8, Increment::Observed(seconds));
