@@ -52,11 +52,11 @@ impl Measured {
     /// Brings both to the smaller scale and the wider zero.
     fn meet(&mut self, other: &mut Measured) {
         let (Some(a), Some(b)) = (self.scale, other.scale) else { return };
-        let threshold = self.threshold.max(other.threshold);
-        for one in [self, other] {
-            one.coarsen(a.min(b));
-            one.widen(threshold);
-        }
+        self.coarsen(a.min(b));
+        other.coarsen(a.min(b));
+        self.widen(other.threshold);
+        other.widen(self.threshold);
+        self.widen(other.threshold);
     }
 
     fn moved(&mut self, to: impl Fn(Bucket) -> Bucket) {
@@ -82,7 +82,14 @@ impl Measured {
     fn widen(&mut self, threshold: f64) {
         let Some(scale) = self.scale.filter(|_| threshold > self.threshold) else { return };
         let begins = |index: i64| (index as f64 * f64::from(-scale).exp2()).exp2();
-        self.threshold = threshold;
+        // Where the width ends within a bucket that holds something, it grows to the bucket's end.
+        let ends = self.counts.keys().filter_map(|bucket| match bucket {
+            Bucket::Below(index) | Bucket::Above(index) if begins(*index) < threshold => {
+                Some(begins(index + 1))
+            }
+            _ => None,
+        });
+        self.threshold = ends.fold(threshold, f64::max);
         self.moved(|bucket| match bucket {
             Bucket::Below(index) | Bucket::Above(index) if begins(index) < threshold => Bucket::Zero,
             other => other,
@@ -156,11 +163,14 @@ pub fn share(quantity: &Quantity, from_ns: u64, to_ns: u64, by_ns: u64) -> Quant
             Quantity::Number(Value::AsInt(i64::try_from(whole((*n).into())).unwrap_or(*n)))
         }
         Quantity::Number(Value::AsDouble(x)) => Quantity::Number(Value::AsDouble(part(*x))),
-        Quantity::Measured(measured) => {
-            let mut measured = measured.clone();
+        Quantity::Measured(original) => {
+            let mut measured = original.clone();
             measured.counts.values_mut().for_each(|count| *count = whole(*count));
             measured.counts.retain(|_, count| *count != 0);
-            measured.sum = part(measured.sum);
+            // The sum follows the count, so that each part keeps the mean.
+            let count = original.count();
+            measured.sum =
+                if count == 0 { 0.0 } else { original.sum * (measured.count() as f64 / count as f64) };
             Quantity::Measured(measured)
         }
     }

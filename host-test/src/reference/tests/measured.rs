@@ -97,11 +97,11 @@ fn a_histogram_is_split_by_bucket() {
             found.push((point.time_unix_nano / SECOND_NS, point.bucket_counts, point.sum.unwrap()));
         }
     }
-    // 5, 1, 1 over 110..130: 2, 0, 0 and the rest. b is born: 1 over 121..131, all of it in the last window. A bucket of a fell: all counts from zero.
+    // 5, 1, 1 over 110..130: 2, 0, 0 and the rest, the sum in proportion. b is born: 1 over 121..131, all of it in the last window. A bucket of a fell: all counts from zero.
     let expected = [
         (110, vec![0, 0, 0], 0.0),
-        (120, vec![2, 0, 0], 1.75),
-        (130, vec![5, 1, 1], 3.95),
+        (120, vec![2, 0, 0], 1.0),
+        (130, vec![5, 1, 1], 3.5),
         (140, vec![8, 10, 10], 14.0),
     ];
     assert_eq!(found, expected);
