@@ -24,9 +24,12 @@ use std::rc::Rc;
 
 mod distributions;
 mod exemplars;
+mod heads;
 mod kept;
-mod memo;
+mod parts;
 mod points;
+mod steady;
+mod trail;
 use distributions::Atom;
 use kept::Dictionary;
 use points::Fate;
@@ -299,15 +302,23 @@ impl<'a> Walk<'a> {
         let metric = Metric::read(self.buf, span)?;
         let Some(field) = metric.data.field().copied() else { return Ok(Left::Something) };
         let data = field.bytes()?;
-        let run = decode::points(self.buf, data)?;
+        self.route(metric.name.bytes(self.buf), resource)?;
+        let all_pass = self.s.candidates.all_pass(self.plan);
+        let sum = match metric.data {
+            Data::Sum(_) if !all_pass => Some(Sum::read(self.buf, data)?),
+            _ => None,
+        };
+        let run = match &sum {
+            Some(sum) => sum.points,
+            None => decode::points(self.buf, data)?,
+        };
         let points = u64::from(run.count);
         self.tally.points = self.tally.points.saturating_add(points);
-        self.route(metric.name.bytes(self.buf), resource)?;
-        if self.s.candidates.all_pass(self.plan) {
+        if all_pass {
             self.tally.passed = self.tally.passed.saturating_add(points);
             return Ok(Left::Something);
         }
-        let (intake, temporality) = intake(self.buf, &metric, data)?;
+        let (intake, temporality) = intake(&metric, sum.as_ref(), self.buf, data)?;
         let takes = |t: &Temporality| !self.s.candidates.none_takes(self.plan, intake, *t);
         let Some(temporality) = temporality.filter(takes) else {
             self.tally.passed = self.tally.passed.saturating_add(points);
@@ -373,8 +384,14 @@ impl<'a> Walk<'a> {
         self.s.dictionary.enter_metric();
         self.s.atom.no_bounds();
         let mut children = Children::default();
+        let steady = self.steady(temporality).filter(|_| intake == Intake::Sum);
         let mut fields = points.fields(self.buf);
         while let Some((field, span)) = fields.next()? {
+            if steady.is_some_and(|fold| self.recorded_again(span, &within, fold)) {
+                self.s.edits.remove(field.span());
+                children.add(Left::Nothing);
+                continue;
+            }
             let fate = self.point(span, &within)?;
             children.add(match fate {
                 Fate::Cut | Fate::Dropped => {
@@ -396,23 +413,27 @@ impl<'a> Walk<'a> {
 }
 
 /// What a metric is, and its temporality; gauges and summaries speak of now, as cumulative streams do. None where it says nothing known.
-fn intake(buf: &[u8], metric: &Metric, data: Span) -> Result<(Intake, Option<Temporality>), WireError> {
+fn intake(
+    metric: &Metric,
+    sum: Option<&Sum>,
+    buf: &[u8],
+    data: Span,
+) -> Result<(Intake, Option<Temporality>), WireError> {
     let known = |temporality| match temporality {
         decode::Temporality::Delta => Some(Temporality::Delta),
         decode::Temporality::Cumulative => Some(Temporality::Cumulative),
         _ => None,
     };
+    if let Some(sum) = sum {
+        return Ok((if sum.monotonic { Intake::Sum } else { Intake::UpDown }, known(sum.temporality)));
+    }
     Ok(match metric.data {
-        Data::Sum(_) => {
-            let sum = Sum::read(buf, data)?;
-            (if sum.monotonic { Intake::Sum } else { Intake::UpDown }, known(sum.temporality))
-        }
         Data::Histogram(_) => (Intake::Histogram, known(decode::histogram_temporality(buf, data)?)),
         Data::ExponentialHistogram(_) => {
             (Intake::Exponential, known(decode::histogram_temporality(buf, data)?))
         }
         Data::Summary(_) => (Intake::Summary, Some(Temporality::Cumulative)),
-        Data::Gauge(_) | Data::None => (Intake::Gauge, Some(Temporality::Cumulative)),
+        Data::Gauge(_) | Data::Sum(_) | Data::None => (Intake::Gauge, Some(Temporality::Cumulative)),
     })
 }
 

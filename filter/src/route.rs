@@ -237,6 +237,11 @@ impl Candidates {
         folds.all(|fold| fold.kind(intake, temporality).is_none())
     }
 
+    /// The rule of every point, where none of them asks for attributes.
+    pub fn only(&self) -> Option<usize> {
+        self.last.filter(|_| self.asking.is_empty())
+    }
+
     /// The rule of a point. `has` says whether the point's attributes satisfy a matcher.
     pub fn rule<E>(
         &self,

@@ -97,7 +97,8 @@ impl Walk<'_> {
     fn read(&self, span: Span, intake: Intake) -> Result<Seen, FlowError> {
         let it = match intake {
             Intake::Sum | Intake::UpDown | Intake::Gauge => {
-                return Ok(Seen { point: NumberPoint::read(self.buf, span)?, distribution: None });
+                let point = NumberPoint::read_guessing(self.buf, span, self.s.dictionary.guess())?;
+                return Ok(Seen { point, distribution: None });
             }
             Intake::Histogram => DistributionPoint::histogram(self.buf, span)?,
             Intake::Exponential => DistributionPoint::exponential(self.buf, span)?,
@@ -110,6 +111,9 @@ impl Walk<'_> {
     pub fn point(&mut self, span: Span, within: &MetricScope<'_>) -> Result<Fate, FlowError> {
         let seen = self.read(span, within.intake)?;
         let point = &seen.point;
+        if point.is_guessed {
+            self.s.dictionary.guessed(point.attributes.span);
+        }
         let (buf, rendered) = (self.buf, &mut self.s.rendered);
         let has = |label: &LabelMatch| satisfies(buf, &point.attributes, label, rendered);
         let Some(index) = self.s.candidates.rule(self.plan, has)? else { return Ok(Fate::Passes) };
@@ -470,4 +474,16 @@ impl Walk<'_> {
             }
         }
     }
+}
+
+/// What can be folded: a finite value that is not negative, with a time and no start behind it.
+#[inline(always)]
+pub fn observation(start_ns: u64, time_ns: u64, value: decode::Number) -> Option<Observation> {
+    let (start, time) = (UnixNanos(start_ns), UnixNanos(time_ns));
+    let value = match value {
+        decode::Number::Int(v) if v >= 0 => Number::Int(v),
+        decode::Number::Double(v) if (0.0..DOUBLE_MAX).contains(&v) => Number::Double(v),
+        _ => return None,
+    };
+    (time.is_given() && start <= time).then_some(Observation { start, time, value })
 }

@@ -3,7 +3,7 @@
 //! In: a record, the slot of its series, that series' part in a switch. Out: an increment in the windows of one series, or of two when a
 //! switch divides it; a count in the ledger for whatever adds nothing.
 
-use super::{Owner, Target, leave, seconds};
+use super::{Owner, Target, leave};
 use crate::amount::Number;
 use crate::record::{Record, Temporality};
 use crate::series::SeriesTable;
@@ -54,7 +54,7 @@ impl Owner {
 
     /// Count what a record turned out to be; the increment, if it is one.
     pub(super) fn book<A>(&mut self, found: Observed<A>, slot: u32) -> Option<Increment<A>> {
-        let touched_s = seconds(self.uptime_ns);
+        let touched_s = self.uptime_s;
         let series = self.series.get_mut(slot)?;
         series.touched_s = touched_s;
         let page = self.ledger.page(series.page);
@@ -137,7 +137,7 @@ impl Owner {
         target: &Target,
         watch: &Watch,
     ) -> (Observed, Option<u32>) {
-        let touched_s = seconds(self.uptime_ns);
+        let touched_s = self.uptime_s;
         let crossed = target.turn.filter(|t| t.side.closes() && record.observation.time >= t.at);
         // What was not there when the lookups were made may have come with a record since.
         if let Some(at) = stream.or_else(|| self.cumulative.get(&record.stream))
@@ -195,7 +195,7 @@ impl Owner {
         stream: Option<Slot>,
         slot: u32,
     ) -> (Observed, Option<u32>) {
-        let touched_s = seconds(self.uptime_ns);
+        let touched_s = self.uptime_s;
         let (at, known) = match stream.or_else(|| self.delta.get(&record.stream)) {
             Some(at) => (at, true),
             None => {
