@@ -13,8 +13,10 @@
 //! Seven of the ten metrics begin with `shop.folded.`, so a rule for that prefix takes 70 % of the points. Half of the metrics
 //! hold integers, half doubles. Written by hand, since a million points a second through message objects would be the bench.
 
+use bytes::Bytes;
 use phoenix_filter::units::UnixNanos;
 use phoenix_filter::wire::put_varint;
+use phoenix_host_test::shop::run::unix_ns;
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -30,8 +32,9 @@ const RUN: usize = 40;
 /// Points in a body.
 pub const POINTS: usize = RESOURCES * METRICS * RUN;
 /// Prefix of the metrics that are folded; of [`PREFIX`] are all.
-const FOLDED: &str = "shop.folded.";
-const PREFIX: &str = "shop.";
+pub const FOLDED: &str = "shop.folded.";
+/// Prefix of all metrics.
+pub const PREFIX: &str = "shop.";
 /// Points of known streams, in percent.
 const KNOWN_PERCENT: u32 = 90;
 /// Between two passes: an export interval.
@@ -95,6 +98,16 @@ impl Traffic {
     /// The time of the current pass when an interval passes with each.
     pub fn now(&self) -> UnixNanos {
         UnixNanos(EPOCH_NS + (240 + self.passes) * INTERVAL_NS)
+    }
+
+    /// The next bodies, their points at the time of the wall clock.
+    pub fn bodies_now(&mut self, count: usize) -> Vec<Bytes> {
+        let body = |_| {
+            let mut body = Vec::new();
+            self.body(UnixNanos(unix_ns()), &mut body);
+            body.into()
+        };
+        (0..count).map(body).collect()
     }
 
     /// Appends the next body of the current pass to `out`, its points at `now`; goes on to the next pass after the last.
