@@ -7,7 +7,7 @@
 
 use crate::figures::{Figures, Target, number, row, table};
 use crate::gateway::{self, Shape};
-use crate::growth::{self, Subject};
+use crate::growth::{self, Kind};
 use crate::measure::{median, process_ns, ratio};
 use crate::traffic::{Order, POINTS, Traffic, Treatment};
 use crate::upstream::Upstream;
@@ -41,16 +41,16 @@ pub struct Options {
 }
 
 impl Options {
-    /// A real measurement. Memory takes ten times the streams: what Envoy holds beside them then matters little.
+    /// A real measurement. Memory takes thirty times the streams: what Envoy holds beside them then matters little.
     pub fn full(streams: usize) -> Options {
         let workers = workers::Options::full(streams);
-        Options { streams, rounds: 9, round_requests: 80, workers, memory_streams: 10 * streams }
+        Options { streams, rounds: 9, round_requests: 80, workers, memory_streams: 30 * streams }
     }
 
     /// Only to see that everything runs.
     pub fn quick() -> Options {
         let workers = workers::Options::quick();
-        Options { streams: 2 * POINTS, rounds: 1, round_requests: 8, workers, memory_streams: 4 * POINTS }
+        Options { streams: 2 * POINTS, rounds: 1, round_requests: 8, workers, memory_streams: 6 * POINTS }
     }
 }
 
@@ -131,14 +131,7 @@ fn memory(streams: usize, figures: &mut Figures) -> anyhow::Result<()> {
     // The upstream has a thread; this one makes bodies and waits.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let upstream = runtime.block_on(Upstream::start())?;
-    let shape = Shape { has_module: true, workers: 1, ..Shape::default() };
-    let plugin = gateway::plugin(Treatment::FoldAll, WINDOW)?;
-    let mut envoy = runtime.block_on(gateway::start(shape, &plugin, upstream.address))?;
-    let pid = envoy.pid().context("Envoy has ended")?;
-    let subject = Subject { pid, address: envoy.address(), path: gateway::PATH };
-    let grown = growth::measure(subject, streams)?;
-    runtime.block_on(gateway::check(&envoy, Treatment::FoldAll, grown.points))?;
-    runtime.block_on(envoy.quit())?;
+    let grown = growth::envoy(Kind::Shared, streams, WINDOW, upstream.address, &runtime)?;
     figures.add("memory.envoy.streams", grown.streams as f64, "streams");
     figures.add("memory.envoy.after", grown.after_bytes, "bytes");
     figures.add("memory.envoy.stream", grown.stream_bytes(), "bytes/stream");

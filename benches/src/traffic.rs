@@ -43,6 +43,8 @@ pub const INTERVAL_NS: u64 = 15_000_000_000;
 pub const WINDOW: &str = "15s";
 /// When all streams but the new ones began.
 const EPOCH_NS: u64 = 1_700_000_000_000_000_000;
+/// The users of new streams are above this one, those of the first pass far below.
+const FRESH: u64 = 1 << 40;
 /// Fixed key, so that runs compare.
 const HASH_KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
@@ -82,7 +84,7 @@ impl Traffic {
         let bodies = ((streams + POINTS / 2) / POINTS).max(1);
         let users: Vec<u64> = (0..(bodies * RUN) as u64).collect();
         let random = ChaCha8Rng::seed_from_u64(seed);
-        Traffic { order, fresh: 1 << 40, users, next: 0, passes: 0, random }
+        Traffic { order, fresh: FRESH, users, next: 0, passes: 0, random }
     }
 
     /// Streams of the first pass.
@@ -93,6 +95,11 @@ impl Traffic {
     /// Bodies of a pass.
     pub fn bodies(&self) -> usize {
         self.users.len() / RUN
+    }
+
+    /// Streams that were new after the first pass so far.
+    pub fn fresh(&self) -> usize {
+        usize::try_from(self.fresh - FRESH).unwrap_or(usize::MAX)
     }
 
     /// The time of the current pass when an interval passes with each.

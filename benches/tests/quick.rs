@@ -80,20 +80,24 @@ fn envoy_bench_runs() {
     assert!(outcome.figures.value("memory.envoy.stream").is_some());
 }
 
-/// Its cases are about totals and not about time: those of steady streams are right on both sides or the bench is wrong.
+/// Its cases are about totals and not about time: those of steady streams are right on both sides or the bench is wrong. As Prometheus reads it, vmagent's
+/// first flush depends on the moment, so that reading is not asserted.
 fn rival_bench_runs() {
     let outcome = rival::run(&rival::Options::quick()).expect("it runs");
     let expected = [
         "speed.fold100.phoenix_by_vmagent",
         "speed.fold70.vmagent.cpu",
-        "memory.phoenix.after",
-        "memory.vmagent.after",
+        "memory.shared.phoenix.after",
+        "memory.churn.vmagent.after",
         "cases.steady.phoenix.right",
-        "cases.steady.vmagent.total.right",
         "cases.reset.phoenix.right",
         "cases.joins.phoenix.right",
         "cases.delta.vmagent.total.right",
     ];
     check(&outcome.figures, "rival", &expected);
-    assert!(outcome.figures.value("memory.phoenix_by_vmagent").is_some());
+    assert!(outcome.figures.value("memory.churn.phoenix_by_vmagent").is_some());
+    for output in ["total", "total_prometheus"] {
+        let says = outcome.figures.value(&format!("cases.steady.vmagent.{output}.from_zero"));
+        assert_eq!(says, outcome.figures.value("cases.steady.truth"), "{output}");
+    }
 }

@@ -19,7 +19,7 @@ struct Arguments {
     /// A few seconds, only to see that everything runs. The numbers say nothing. Not for fidelity.
     #[arg(long)]
     quick: bool,
-    /// Streams of the traffic. Not for fidelity. Where the rival's memory is measured, ten times as many.
+    /// Streams of the traffic. Not for fidelity. Where resident memory is measured, thirty times as many.
     #[arg(long, default_value_t = 100_000)]
     streams: usize,
     /// Folder of the JSON files; target/phoenix/bench when left out.

@@ -7,14 +7,16 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// The export interval. Two fit the shortest window that both allow, a second.
-pub const TICK: Duration = Duration::from_millis(500);
+/// The export interval: as long as a window, and that the shortest that both allow.
+pub const TICK: Duration = Duration::from_secs(1);
 /// The last tick of a case.
-pub const LAST: u32 = 12;
-/// When streams are born, or join: five seconds after the first tick, later than either needs to trust a first sample.
-const JOIN: u32 = 10;
+pub const LAST: u32 = 8;
+/// When streams are born, or join: later than either needs to trust a first sample.
+const JOIN: u32 = 6;
+/// When streams restart: the first tick after.
+const RESTART: u32 = 4;
 /// The start of a stream that is an hour old.
-pub const HOUR_AGO: f64 = -7200.0;
+pub const HOUR_AGO: f64 = -3600.0;
 
 /// A point. Times are in ticks since the first.
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +103,8 @@ fn old(pod: &'static str) -> Stream {
 const OLD: u64 = 5 * LAST as u64;
 /// What a stream that comes at [`JOIN`] with 2 a tick increases by after its first sample.
 const JOINED: u64 = 2 * (LAST - JOIN) as u64;
+/// What [`restarted`] increases by after its first sample since the restart.
+const RESTARTED: u64 = 2 * (LAST - RESTART) as u64;
 
 /// All cases that need no restart.
 pub fn all() -> Vec<Case> {
@@ -114,13 +118,13 @@ pub fn all() -> Vec<Case> {
             "reset",
             "a stream restarts and falls",
             vec![restarted("a", 100, 5, 3)],
-            5 * 6 + 3 + 2 * 5,
+            5 * (RESTART as u64 - 1) + 3 + RESTARTED,
         ),
         cumulative(
             "outgrown",
             "a stream restarts and is above its old value at once",
             vec![restarted("a", 10, 0, 25)],
-            25 + 2 * 5,
+            25 + RESTARTED,
         ),
         cumulative("born", "a stream is born beside an old one", vec![old("a"), born("b")], OLD + 7 + JOINED),
         cumulative("first", "a stream is born, the first of its series", vec![born("a")], 7 + JOINED),
@@ -135,15 +139,15 @@ pub fn all() -> Vec<Case> {
             vec![delta("a", None), delta("b", None)],
             2 * 3 * LAST as u64,
         ),
-        case("retried", "a delta is sent twice", Kind::Delta, vec![delta("a", Some(5))], 3 * LAST as u64),
+        case("retried", "a delta is sent twice", Kind::Delta, vec![delta("a", Some(4))], 3 * LAST as u64),
         case("histogram", "buckets of two streams", Kind::Histogram, vec![old("a"), old("b")], 2 * OLD),
     ]
 }
 
-/// From `value`, `step` a tick; restarts between the ticks 6 and 7, and then counts from `again`, 2 a tick.
+/// From `value`, `step` a tick; restarts half a tick before [`RESTART`], and then counts from `again`, 2 a tick.
 fn restarted(pod: &'static str, value: u32, step: u32, again: u32) -> Stream {
-    let mut stream = stream(pod, HOUR_AGO, 0..=6, |t| value + step * t);
-    let after = self::stream(pod, 6.5, 7..=LAST, |t| again + 2 * (t - 7));
+    let mut stream = stream(pod, HOUR_AGO, 0..=RESTART - 1, |t| value + step * t);
+    let after = self::stream(pod, f64::from(RESTART) - 0.5, RESTART..=LAST, |t| again + 2 * (t - RESTART));
     stream.points.extend(after.points);
     stream
 }
@@ -152,13 +156,13 @@ fn joining(pod: &'static str) -> Stream {
     stream(pod, HOUR_AGO, JOIN..=LAST, |t| 1_000_000 + 2 * (t - JOIN))
 }
 
-/// As [`old`], but what was exported at 5 arrives with 7, before it, and what was exported at 8 comes again with 9.
+/// As [`old`], but what was exported at 2 arrives with 4, before it, and what was exported at 5 comes again with 6.
 fn late(pod: &'static str) -> Stream {
     let mut stream = old(pod);
-    let (late, again) = (stream.points[5], stream.points[8]);
-    stream.points.insert(9, Point { sent: 9, ..again });
-    stream.points.remove(5);
-    stream.points.insert(6, Point { sent: 7, ..late });
+    let (late, again) = (stream.points[2], stream.points[5]);
+    stream.points.insert(6, Point { sent: 6, ..again });
+    stream.points.remove(2);
+    stream.points.insert(3, Point { sent: 4, ..late });
     stream
 }
 
@@ -171,7 +175,7 @@ fn alternating(pod: &'static str) -> Stream {
 /// Two processes with the same labels, one of them half an hour younger; each exports in every tick over its own connection.
 fn claimed(pod: &'static str) -> Stream {
     let points = old(pod).points.into_iter().flat_map(|a| {
-        let b = Point { sender: 1, start: HOUR_AGO / 2.0, time: a.time + 0.3, value: a.value - 900, ..a };
+        let b = Point { sender: 1, start: HOUR_AGO / 2.0, time: a.time + 0.1, value: a.value - 900, ..a };
         [a, b]
     });
     Stream { pod, points: points.collect() }

@@ -19,8 +19,7 @@ pub mod trial;
 pub mod vmagent;
 
 use crate::figures::{Figures, Target, number, row, table};
-use crate::gateway::{self, PATH, Shape};
-use crate::growth::{self, Growth, Subject};
+use crate::growth::{self, Kind, Subject};
 use crate::traffic::{POINTS, Treatment};
 use crate::upstream::Upstream;
 use anyhow::Context as _;
@@ -46,14 +45,14 @@ pub struct Options {
 }
 
 impl Options {
-    /// A real measurement. Memory takes ten times the streams: what a process holds beside them then matters little.
+    /// A real measurement. Memory takes thirty times the streams: what a process holds beside them then matters little.
     pub fn full(streams: usize) -> Options {
-        Options { speed: speed::Options::full(streams), memory_streams: 10 * streams, has_restarts: true }
+        Options { speed: speed::Options::full(streams), memory_streams: 30 * streams, has_restarts: true }
     }
 
     /// Only to see that everything runs.
     pub fn quick() -> Options {
-        Options { speed: speed::Options::quick(), memory_streams: 4 * POINTS, has_restarts: false }
+        Options { speed: speed::Options::quick(), memory_streams: 6 * POINTS, has_restarts: false }
     }
 }
 
@@ -98,33 +97,31 @@ pub fn run(options: &Options) -> anyhow::Result<Outcome> {
 /// Both with the same streams, all of which fold, one after the other.
 fn memory(streams: usize, binary: &Path, runtime: &Runtime, figures: &mut Figures) -> anyhow::Result<Table> {
     let upstream = runtime.block_on(Upstream::start())?;
-    let shape = Shape { has_module: true, workers: 1, ..Shape::default() };
-    let plugin = gateway::plugin(Treatment::FoldAll, speed::WINDOW)?;
-    let mut envoy = runtime.block_on(gateway::start(shape, &plugin, upstream.address))?;
-    let pid = envoy.pid().context("Envoy has ended")?;
-    let ours = growth::measure(Subject { pid, address: envoy.address(), path: PATH }, streams)?;
-    runtime.block_on(gateway::check(&envoy, Treatment::FoldAll, ours.points))?;
-    runtime.block_on(envoy.quit())?;
-    let vmagent = Vmagent::start(vmagent::Options {
-        binary: binary.to_owned(),
-        aggregation: speed::aggregation(Treatment::FoldAll),
-        sink: upstream.address,
-    })?;
-    let subject = Subject { pid: vmagent.pid(), address: vmagent.address(), path: vmagent::PATH };
-    let theirs = growth::measure(subject, streams)?;
-    vmagent.check(theirs.points, theirs.points)?;
-    let mut table = table(&["memory", "streams", "before, MB", "after, MB", "bytes a stream"]);
-    let mut line = |name: &str, growth: &Growth| {
-        let stream_bytes = growth.stream_bytes();
-        figures.add(format!("memory.{name}.stream"), stream_bytes, "bytes/stream");
-        figures.add(format!("memory.{name}.after"), growth.after_bytes, "bytes");
-        let (before, after) = (growth.before_bytes / 1e6, growth.after_bytes / 1e6);
-        let cells = [growth.streams as f64, before, after, stream_bytes].map(number);
-        table.add_row(row(name, &cells));
-    };
-    line("phoenix", &ours);
-    line("vmagent", &theirs);
-    let ratio = ours.stream_bytes() / theirs.stream_bytes();
-    figures.bound("memory.phoenix_by_vmagent", ratio, "ratio", MEMORY);
+    let mut table = table(&["memory", "streams added", "before, MB", "after, MB", "bytes a stream"]);
+    for kind in Kind::ALL {
+        // New streams are a tenth of the points: fewer of them take as long.
+        let streams = if kind == Kind::Churn { streams / 4 } else { streams };
+        let ours = growth::envoy(kind, streams, speed::WINDOW, upstream.address, runtime)?;
+        let vmagent = Vmagent::start(vmagent::Options {
+            binary: binary.to_owned(),
+            aggregation: speed::aggregation(Treatment::FoldAll),
+            sink: upstream.address,
+        })?;
+        let subject = Subject { pid: vmagent.pid(), address: vmagent.address(), path: vmagent::PATH };
+        let theirs = growth::measure(subject, kind, streams)?;
+        vmagent.check(theirs.points, theirs.points)?;
+        for (name, growth) in [("phoenix", &ours), ("vmagent", &theirs)] {
+            let stream_bytes = growth.stream_bytes();
+            let figure = format!("memory.{}.{name}", kind.name());
+            figures.add(format!("{figure}.stream"), stream_bytes, "bytes/stream");
+            figures.add(format!("{figure}.after"), growth.after_bytes, "bytes");
+            let (before, after) = (growth.before_bytes / 1e6, growth.after_bytes / 1e6);
+            let cells = [growth.streams as f64, before, after, stream_bytes].map(number);
+            table.add_row(row(&format!("{}, {name}", kind.name()), &cells));
+        }
+        let ratio = ours.stream_bytes() / theirs.stream_bytes();
+        let figure = format!("memory.{}.phoenix_by_vmagent", kind.name());
+        figures.bound(figure, ratio, "ratio", MEMORY);
+    }
     Ok(table)
 }
