@@ -113,7 +113,7 @@ pub fn measure(subject: Subject, kind: Kind, streams: usize) -> anyhow::Result<G
             (few, before_bytes, many, after_bytes)
         }
         Kind::Churn => {
-            let mut traffic = Traffic::new(POINTS, Order::Repeating, 1);
+            let mut traffic = Traffic::churning(POINTS);
             let (few, before_bytes) = meter.churn(&mut traffic, streams / 3)?;
             let (many, after_bytes) = meter.churn(&mut traffic, streams)?;
             (few, before_bytes, many, after_bytes)

@@ -33,6 +33,9 @@ pub mod sender;
 #[cfg(feature = "timing")]
 pub mod upstream;
 
+/// Memory under churn, a part of `bench engine`.
+#[cfg(feature = "timing")]
+pub mod churn;
 /// `bench engine`.
 #[cfg(feature = "timing")]
 pub mod engine;

@@ -11,6 +11,7 @@ use crate::decode::{self, Data, Metric, Request, ResourceMetrics, Run, ScopeMetr
 use crate::edit::Edits;
 use crate::hash::{Domain, Identity};
 use crate::identify;
+use crate::kind::Intake;
 use crate::ledger::Tally;
 use crate::limits::AHEAD_MAX_NS;
 use crate::record::{Temporality, Writer};
@@ -21,9 +22,15 @@ use crate::wire::{Field, Span, WireError};
 use phoenix_plan::{Affinity, Clock, LabelMatch, LabelOp};
 use std::rc::Rc;
 
+mod distributions;
+mod exemplars;
+mod heads;
 mod kept;
-mod memo;
+mod parts;
 mod points;
+mod steady;
+mod trail;
+use distributions::Atom;
 use kept::Dictionary;
 use points::Fate;
 
@@ -54,6 +61,10 @@ pub struct Scratch {
     candidates: Candidates,
     fits: Vec<Option<bool>>,
     rendered: String,
+    /// The distribution at hand.
+    atom: Atom,
+    /// The exemplar at hand.
+    exemplar: Vec<u8>,
 }
 
 impl Scratch {
@@ -176,6 +187,7 @@ struct ScopeScope {
 /// The metric that the walk is in.
 struct MetricScope<'m> {
     metric: &'m Metric,
+    intake: Intake,
     temporality: Temporality,
     /// Sum of the identities of everything but the point: for streams.
     stream: Identity,
@@ -290,28 +302,30 @@ impl<'a> Walk<'a> {
         let metric = Metric::read(self.buf, span)?;
         let Some(field) = metric.data.field().copied() else { return Ok(Left::Something) };
         let data = field.bytes()?;
-        let points = u64::from(decode::points(self.buf, data)?.count);
-        self.tally.points = self.tally.points.saturating_add(points);
         self.route(metric.name.bytes(self.buf), resource)?;
-        if self.s.candidates.all_pass(self.plan) {
+        let all_pass = self.s.candidates.all_pass(self.plan);
+        let sum = match metric.data {
+            Data::Sum(_) if !all_pass => Some(Sum::read(self.buf, data)?),
+            _ => None,
+        };
+        let run = match &sum {
+            Some(sum) => sum.points,
+            None => decode::points(self.buf, data)?,
+        };
+        let points = u64::from(run.count);
+        self.tally.points = self.tally.points.saturating_add(points);
+        if all_pass {
             self.tally.passed = self.tally.passed.saturating_add(points);
             return Ok(Left::Something);
         }
-        let sum = match metric.data {
-            Data::Sum(_) => Some(Sum::read(self.buf, data)?),
-            _ => None,
-        };
-        let temporality = sum.filter(|s| s.monotonic).and_then(|s| match s.temporality {
-            decode::Temporality::Delta => Some(Temporality::Delta),
-            decode::Temporality::Cumulative => Some(Temporality::Cumulative),
-            _ => None,
-        });
-        let (Some(sum), Some(temporality)) = (sum, temporality) else {
+        let (intake, temporality) = intake(&metric, sum.as_ref(), self.buf, data)?;
+        let takes = |t: &Temporality| !self.s.candidates.none_takes(self.plan, intake, *t);
+        let Some(temporality) = temporality.filter(takes) else {
             self.tally.passed = self.tally.passed.saturating_add(points);
             self.tally.unfoldable = self.tally.unfoldable.saturating_add(points);
             return Ok(Left::Something);
         };
-        self.edit(&field, |walk| walk.sum(&metric, &sum, temporality, resource, scope))
+        self.edit(&field, |walk| walk.points(&metric, run, (intake, temporality), resource, scope))
     }
 
     /// Which rules may decide about the points of this metric? The answer is left in the scratch.
@@ -335,11 +349,11 @@ impl<'a> Walk<'a> {
         })
     }
 
-    fn sum(
+    fn points(
         &mut self,
         metric: &Metric,
-        sum: &Sum,
-        temporality: Temporality,
+        points: Run,
+        (intake, temporality): (Intake, Temporality),
         resource: &mut ResourceScope,
         scope: &mut ScopeScope,
     ) -> Result<Left, FlowError> {
@@ -354,10 +368,11 @@ impl<'a> Walk<'a> {
             None => identify::scope(h, self.buf, &decode::Scope::read(self.buf, scope.span)?)?,
         };
         scope.id = Some(scope_id);
-        let metric_id = identify::metric(h, self.buf, metric.name, metric.unit, temporality);
+        let metric_id = identify::metric(h, self.buf, metric.name, metric.unit, &intake.facts(temporality));
         let stream = self.sender_id.plus(resource_id).plus(scope_id).plus(metric_id);
         let within = MetricScope {
             metric,
+            intake,
             temporality,
             stream,
             resource: resource.attributes,
@@ -367,9 +382,16 @@ impl<'a> Walk<'a> {
             scope_id,
         };
         self.s.dictionary.enter_metric();
+        self.s.atom.no_bounds();
         let mut children = Children::default();
-        let mut fields = sum.points.fields(self.buf);
+        let steady = self.steady(temporality).filter(|_| intake == Intake::Sum);
+        let mut fields = points.fields(self.buf);
         while let Some((field, span)) = fields.next()? {
+            if steady.is_some_and(|fold| self.recorded_again(span, &within, fold)) {
+                self.s.edits.remove(field.span());
+                children.add(Left::Nothing);
+                continue;
+            }
             let fate = self.point(span, &within)?;
             children.add(match fate {
                 Fate::Cut | Fate::Dropped => {
@@ -382,12 +404,37 @@ impl<'a> Walk<'a> {
                 }
                 Fate::Ends => {
                     self.tally.marked = self.tally.marked.saturating_add(1);
-                    self.edit(&field, |walk| walk.end(span))?
+                    self.edit(&field, |walk| walk.end(span, intake))?
                 }
             });
         }
         Ok(children.left())
     }
+}
+
+/// What a metric is, and its temporality; gauges and summaries speak of now, as cumulative streams do. None where it says nothing known.
+fn intake(
+    metric: &Metric,
+    sum: Option<&Sum>,
+    buf: &[u8],
+    data: Span,
+) -> Result<(Intake, Option<Temporality>), WireError> {
+    let known = |temporality| match temporality {
+        decode::Temporality::Delta => Some(Temporality::Delta),
+        decode::Temporality::Cumulative => Some(Temporality::Cumulative),
+        _ => None,
+    };
+    if let Some(sum) = sum {
+        return Ok((if sum.monotonic { Intake::Sum } else { Intake::UpDown }, known(sum.temporality)));
+    }
+    Ok(match metric.data {
+        Data::Histogram(_) => (Intake::Histogram, known(decode::histogram_temporality(buf, data)?)),
+        Data::ExponentialHistogram(_) => {
+            (Intake::Exponential, known(decode::histogram_temporality(buf, data)?))
+        }
+        Data::Summary(_) => (Intake::Summary, Some(Temporality::Cumulative)),
+        Data::Gauge(_) | Data::Sum(_) | Data::None => (Intake::Gauge, Some(Temporality::Cumulative)),
+    })
 }
 
 /// Does one of these attributes satisfy a matcher?
