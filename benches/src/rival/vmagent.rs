@@ -2,7 +2,7 @@
 //!
 //! In: the program, a configuration of its streaming aggregation, where to write to. Out: a running [`Vmagent`] with one processor's worth of Go
 //! (`GOMAXPROCS=1`), on a free port of the loopback, its queue in a temporary folder. Options beside those: its own remote write protocol
-//! (zstd), which costs it less than the one of Prometheus and is what it chooses where the receiver permits; no metadata, which nobody reads here;
+//! (zstd), which costs it less than the one of Prometheus and is what it chooses where the receiver permits; no metadata and no labels of the scope, which nobody reads here;
 //! connections that live as long as the bench. Everything else is its default. Dropping it kills its process and no other.
 
 use crate::sender::get;
@@ -169,6 +169,7 @@ fn launch(options: &Options, folder: &TempDir, address: SocketAddr) -> anyhow::R
         .arg(format!("-remoteWrite.tmpDataPath={}", at("queue")))
         .arg(format!("-remoteWrite.streamAggr.config={}", at("aggregation.yaml")))
         .args(["-remoteWrite.forceVMProto=true", "-enableMetadata=false"])
+        .arg("-opentelemetry.promoteScopeMetadata=false")
         .args(["-http.connTimeout=1h", "-loggerLevel=WARN"])
         .stdin(Stdio::null())
         .stdout(log)
