@@ -24,14 +24,14 @@ mod point;
 mod tree;
 mod value;
 
-pub use point::{Number, NumberPoint};
+pub use point::{Guess, Number, NumberPoint, UsualPoint};
 pub use tree::{Data, Metric, Request, Resource, ResourceMetrics, Scope, ScopeMetrics, Sum, Temporality};
 pub use tree::{histogram_temporality, points};
 pub use value::{AnyValue, Attributes, Elements, KeyValue};
 
 pub use crate::limits::DEPTH_MAX;
 
-use crate::wire::{Field, Fields, Span, WireError, WireErrorKind};
+use crate::wire::{Field, Fields, Span, Value, WireError, WireErrorKind};
 
 /// Where the fields of one number of one message are: from the first to the last, others possibly between them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,7 +65,8 @@ impl Run {
     /// The fields, in the order of the bytes.
     #[inline]
     pub fn fields<'a>(&self, buf: &'a [u8]) -> RunFields<'a> {
-        RunFields { fields: Fields::new(buf, self.span), number: self.number }
+        let tag = tag_of(self.number);
+        RunFields { fields: Fields::new(buf, self.span), number: self.number, tag }
     }
 
     /// The fields read as `KeyValue` messages.
@@ -80,6 +81,8 @@ impl Run {
 pub struct RunFields<'a> {
     fields: Fields<'a>,
     number: u32,
+    /// The tag where it has one byte; else one that no field has.
+    tag: u8,
 }
 
 impl RunFields<'_> {
@@ -87,12 +90,22 @@ impl RunFields<'_> {
     ///
     /// # Errors
     /// None that the `read` which made the run did not report already.
-    #[inline]
+    #[inline(always)]
     #[expect(
         clippy::should_implement_trait,
         reason = "`while let Some(field) = fields.next()?` needs this order"
     )]
     pub fn next(&mut self) -> Result<Option<(Field, Span)>, WireError> {
+        if let Some(field) = self.fields.short(self.tag)
+            && let Value::Bytes(content) = field.value
+        {
+            return Ok(Some((field, content)));
+        }
+        self.next_any()
+    }
+
+    #[inline(never)]
+    fn next_any(&mut self) -> Result<Option<(Field, Span)>, WireError> {
         while let Some(field) = self.fields.next()? {
             if field.number == self.number {
                 return Ok(Some((field, field.bytes()?)));
@@ -100,6 +113,12 @@ impl RunFields<'_> {
         }
         Ok(None)
     }
+}
+
+/// The tag of a length-delimited field where it has one byte; else 0, which no field has.
+#[inline(always)]
+fn tag_of(number: u32) -> u8 {
+    u8::try_from(number).ok().filter(|number| *number < 16).map_or(0, |number| number << 3 | 2)
 }
 
 /// Puts `field` into the place of a singular message, or refuses the second one.

@@ -21,9 +21,12 @@ use crate::wire::{Field, Span, WireError};
 use phoenix_plan::{Affinity, Clock, LabelMatch, LabelOp};
 use std::rc::Rc;
 
+mod heads;
 mod kept;
-mod memo;
+mod parts;
 mod points;
+mod steady;
+mod trail;
 use kept::Dictionary;
 use points::Fate;
 
@@ -290,17 +293,21 @@ impl<'a> Walk<'a> {
         let metric = Metric::read(self.buf, span)?;
         let Some(field) = metric.data.field().copied() else { return Ok(Left::Something) };
         let data = field.bytes()?;
-        let points = u64::from(decode::points(self.buf, data)?.count);
-        self.tally.points = self.tally.points.saturating_add(points);
         self.route(metric.name.bytes(self.buf), resource)?;
-        if self.s.candidates.all_pass(self.plan) {
+        let all_pass = self.s.candidates.all_pass(self.plan);
+        let sum = match metric.data {
+            Data::Sum(_) if !all_pass => Some(Sum::read(self.buf, data)?),
+            _ => None,
+        };
+        let points = match &sum {
+            Some(sum) => u64::from(sum.points.count),
+            None => u64::from(decode::points(self.buf, data)?.count),
+        };
+        self.tally.points = self.tally.points.saturating_add(points);
+        if all_pass {
             self.tally.passed = self.tally.passed.saturating_add(points);
             return Ok(Left::Something);
         }
-        let sum = match metric.data {
-            Data::Sum(_) => Some(Sum::read(self.buf, data)?),
-            _ => None,
-        };
         let temporality = sum.filter(|s| s.monotonic).and_then(|s| match s.temporality {
             decode::Temporality::Delta => Some(Temporality::Delta),
             decode::Temporality::Cumulative => Some(Temporality::Cumulative),
@@ -368,8 +375,14 @@ impl<'a> Walk<'a> {
         };
         self.s.dictionary.enter_metric();
         let mut children = Children::default();
+        let steady = self.steady(temporality);
         let mut fields = sum.points.fields(self.buf);
         while let Some((field, span)) = fields.next()? {
+            if steady.is_some_and(|fold| self.recorded_again(span, &within, fold)) {
+                self.s.edits.remove(field.span());
+                children.add(Left::Nothing);
+                continue;
+            }
             let fate = self.point(span, &within)?;
             children.add(match fate {
                 Fate::Cut | Fate::Dropped => {

@@ -101,8 +101,8 @@ pub enum Domain {
     Series = 10,
     /// One attribute of a scope.
     ScopeAttribute = 11,
-    /// The bytes of all attributes of a point, and the fold that asks: a key of a cache, never part of an identity.
-    Run = 12,
+    /// What the head of a series says beyond its identity: a key of a cache, never part of an identity.
+    Head = 13,
 }
 
 /// A 128-bit keyed identity; a sum of identities is one again.

@@ -117,6 +117,8 @@ pub enum RecordError {
 pub struct Writer {
     heads: Vec<u8>,
     heads_count: u32,
+    /// Where the last series begins.
+    last_head: usize,
     records: Vec<u8>,
     records_count: u32,
 }
@@ -148,6 +150,7 @@ impl Writer {
     /// Add a series to the dictionary; its index.
     pub fn series(&mut self, h: &SeriesHead<'_>) -> u32 {
         let at = self.heads.len();
+        self.last_head = at;
         let out = &mut self.heads;
         out.extend_from_slice(&[0; 4]);
         out.extend_from_slice(&h.id.0.to_le_bytes());
@@ -186,7 +189,22 @@ impl Writer {
         index
     }
 
+    /// Add a series as [`Writer::last_series`] gave it; its index.
+    pub fn series_again(&mut self, head: &[u8]) -> u32 {
+        self.last_head = self.heads.len();
+        self.heads.extend_from_slice(head);
+        let index = self.heads_count;
+        self.heads_count = self.heads_count.saturating_add(1);
+        index
+    }
+
+    /// The series that was added last, as it stands in the message.
+    pub fn last_series(&self) -> &[u8] {
+        self.heads.get(self.last_head..).unwrap_or_default()
+    }
+
     /// Add a record.
+    #[inline(always)]
     pub fn record(&mut self, r: &Record) {
         let (double, bits) = r.observation.value.to_bits();
         let mut flags = if double { FLAG_DOUBLE } else { 0 };
@@ -202,13 +220,23 @@ impl Writer {
         if r.apart {
             flags |= FLAG_APART;
         }
-        let out = &mut self.records;
-        out.extend_from_slice(&r.stream.0.to_le_bytes());
-        out.extend_from_slice(&r.series.to_le_bytes());
-        out.push(flags);
-        out.extend_from_slice(&r.observation.start.0.to_le_bytes());
-        out.extend_from_slice(&r.observation.time.0.to_le_bytes());
-        out.extend_from_slice(&bits.to_le_bytes());
+        let mut bytes = [0; RECORD_BYTES];
+        let parts = bytes.split_first_chunk_mut::<16>().and_then(|(stream, rest)| {
+            let (series, rest) = rest.split_first_chunk_mut::<4>()?;
+            let (flag, rest) = rest.split_first_chunk_mut::<1>()?;
+            let (start, rest) = rest.split_first_chunk_mut::<8>()?;
+            let (time, rest) = rest.split_first_chunk_mut::<8>()?;
+            Some((stream, series, flag, start, time, rest.first_chunk_mut::<8>()?))
+        });
+        if let Some((stream, series, flag, start, time, value)) = parts {
+            *stream = r.stream.0.to_le_bytes();
+            *series = r.series.to_le_bytes();
+            *flag = [flags];
+            *start = r.observation.start.0.to_le_bytes();
+            *time = r.observation.time.0.to_le_bytes();
+            *value = bits.to_le_bytes();
+        }
+        self.records.extend_from_slice(&bytes);
         self.records_count = self.records_count.saturating_add(1);
     }
 

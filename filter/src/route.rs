@@ -193,6 +193,11 @@ impl Candidates {
         self.asking.iter().chain(&self.last).all(|i| matches!(plan.course(*i), Course::Pass))
     }
 
+    /// The rule of every point, where none of them asks for attributes.
+    pub fn only(&self) -> Option<usize> {
+        self.last.filter(|_| self.asking.is_empty())
+    }
+
     /// The rule of a point. `has` says whether the point's attributes satisfy a matcher.
     pub fn rule<E>(
         &self,

@@ -241,6 +241,61 @@ impl<'a> Fields<'a> {
         Ok(Some(Field { number, start, tag_end, end, value }))
     }
 
+    /// The one-byte tag that comes next and the eight bytes behind it, where there are as many.
+    #[inline(always)]
+    pub(crate) fn ahead(&self) -> Option<(u8, u64)> {
+        let [tag, value @ ..] = self.bytes.get(self.at..)?.first_chunk::<9>()?;
+        Some((*tag, u64::from_le_bytes(*value)))
+    }
+
+    /// Was the last field the last one?
+    #[inline(always)]
+    pub(crate) fn is_done(&self) -> bool {
+        self.at >= self.end
+    }
+
+    /// Offset of the next field.
+    #[inline(always)]
+    pub(crate) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Goes over `len` bytes, which the caller knows to be whole fields.
+    #[inline(always)]
+    pub(crate) fn skip(&mut self, len: usize) {
+        self.at = self.at.saturating_add(len);
+    }
+
+    /// The next field, if it has this tag of one byte and a length of one or two: most of what is length-delimited. `None` says nothing, and
+    /// leaves everything to [`Fields::next`].
+    #[inline(always)]
+    pub(crate) fn short(&mut self, tag: u8) -> Option<Field> {
+        let [found, len, more] = *self.bytes.get(self.at..)?.first_chunk::<3>()?;
+        if found != tag || tag & 7 != 2 || (len >= 0x80 && more >= 0x80) {
+            return None;
+        }
+        let tag_end = self.at.wrapping_add(1);
+        let (len, start) = match len {
+            0..0x80 => (usize::from(len), tag_end.wrapping_add(1)),
+            _ => (usize::from(len & 0x7f) | usize::from(more) << 7, tag_end.wrapping_add(2)),
+        };
+        let end = start.wrapping_add(len);
+        if end > self.bytes.len() {
+            return None;
+        }
+        let value = Value::Bytes(Span { start, end });
+        let field = Field { number: u32::from(tag >> 3), start: self.at, tag_end, end, value };
+        self.at = end;
+        Some(field)
+    }
+
+    /// Do the next bytes equal these?
+    #[inline]
+    pub(crate) fn begin_with(&self, bytes: &[u8]) -> bool {
+        let next = self.bytes.get(self.at..).and_then(|rest| rest.get(..bytes.len()));
+        next.is_some_and(|next| same(next, bytes))
+    }
+
     #[inline]
     fn fixed<const N: usize>(&self, at: usize) -> Result<([u8; N], usize), WireError> {
         match self.bytes.get(at..).and_then(|rest| rest.first_chunk::<N>()) {
@@ -259,10 +314,18 @@ pub fn read_varint(bytes: &[u8], at: usize) -> Result<(u64, usize), WireError> {
     match bytes.get(at) {
         // Tags below 16, flags, and most lengths: one byte.
         Some(&byte) if byte < 0x80 => Ok((u64::from(byte), at.wrapping_add(1))),
-        _ => read_long_varint(bytes, at),
+        // Lengths of points: two.
+        Some(&byte) => match bytes.get(at.wrapping_add(1)) {
+            Some(&next) if next < 0x80 => {
+                Ok((u64::from(byte & 0x7f) | u64::from(next) << 7, at.wrapping_add(2)))
+            }
+            _ => read_long_varint(bytes, at),
+        },
+        None => read_long_varint(bytes, at),
     }
 }
 
+#[cold]
 fn read_long_varint(bytes: &[u8], at: usize) -> Result<(u64, usize), WireError> {
     let rest = bytes.get(at..).unwrap_or_default();
     let (mut value, mut shift, mut end) = (0_u64, 0_u32, at);
@@ -281,6 +344,32 @@ fn read_long_varint(bytes: &[u8], at: usize) -> Result<(u64, usize), WireError> 
     let kind =
         if rest.len() < VARINT_BYTES_MAX { WireErrorKind::Truncated } else { WireErrorKind::OverlongVarint };
     Err(WireError::new(kind, at))
+}
+
+/// Bytes that are compared at once.
+const LANE_BYTES: usize = 32;
+
+/// Are these the same bytes? The last ones first: in the attributes of two points these differ, where the first seldom do.
+///
+/// The library compares slices byte by byte in a wasm module; arrays of a known length become words there and everywhere.
+#[inline]
+pub fn same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    match (a.last_chunk::<LANE_BYTES>(), b.last_chunk::<LANE_BYTES>()) {
+        // What is behind the last whole lane lies in the last bytes.
+        (Some(last), Some(other)) => last == other && same_chunks::<LANE_BYTES>(a, b),
+        _ => match (a.last_chunk::<8>(), b.last_chunk::<8>()) {
+            (Some(last), Some(other)) => last == other && same_chunks::<8>(a, b),
+            _ => a.iter().zip(b).all(|(byte, other)| byte == other),
+        },
+    }
+}
+
+#[inline(always)]
+fn same_chunks<const N: usize>(a: &[u8], b: &[u8]) -> bool {
+    a.as_chunks::<N>().0.iter().zip(b.as_chunks::<N>().0).all(|(lane, other)| lane == other)
 }
 
 /// The bytes at `span` as text.

@@ -6,6 +6,9 @@
 use super::{Run, singular};
 use crate::wire::{Field, Fields, Span, WireError, WireErrorKind};
 
+/// Tag of `data_points` of any kind of data.
+const TAG_POINT: u8 = 0x0a;
+
 /// `ExportMetricsServiceRequest`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
@@ -271,7 +274,11 @@ impl Sum {
     pub fn read(buf: &[u8], span: Span) -> Result<Sum, WireError> {
         let mut it = Sum { points: Run::new(1), temporality: Temporality::Unspecified, monotonic: false };
         let mut fields = Fields::new(buf, span);
-        while let Some(field) = fields.next()? {
+        loop {
+            while let Some(field) = fields.short(TAG_POINT) {
+                it.points.add(&field)?;
+            }
+            let Some(field) = fields.next()? else { break };
             match field.number {
                 1 => it.points.add(&field)?,
                 2 => it.temporality = Temporality::read(&field)?,
@@ -287,12 +294,15 @@ impl Sum {
 /// [`super::NumberPoint`]s.
 pub fn points(buf: &[u8], span: Span) -> Result<Run, WireError> {
     let (mut fields, mut points) = (Fields::new(buf, span), Run::new(1));
-    while let Some(field) = fields.next()? {
+    loop {
+        while let Some(field) = fields.short(TAG_POINT) {
+            points.add(&field)?;
+        }
+        let Some(field) = fields.next()? else { return Ok(points) };
         if field.number == 1 {
             points.add(&field)?;
         }
     }
-    Ok(points)
 }
 
 /// The temporality of a histogram of either kind, both of which have it as field 2.

@@ -8,6 +8,11 @@ use super::{Run, RunFields};
 use crate::limits::DEPTH_MAX;
 use crate::wire::{Fields, Span, WireError, WireErrorKind};
 
+/// Tags of `key` and `value` of a `KeyValue`, and of `string_value` of an `AnyValue`.
+const TAG_KEY: u8 = 0x0a;
+const TAG_VALUE: u8 = 0x12;
+const TAG_STRING: u8 = 0x0a;
+
 /// `KeyValue`, with where it is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct KeyValue {
@@ -26,6 +31,32 @@ impl KeyValue {
     /// What key and value show to be malformed; a value given twice.
     #[inline]
     pub fn read(buf: &[u8], field: Span, span: Span) -> Result<KeyValue, WireError> {
+        match KeyValue::read_text(buf, span) {
+            Some((key, text)) => Ok(KeyValue { field, key, value: AnyValue::Str(text) }),
+            None => KeyValue::read_any(buf, field, span),
+        }
+    }
+
+    /// A key and a string, in either order and nothing else: nearly every attribute.
+    #[inline]
+    fn read_text(buf: &[u8], span: Span) -> Option<(Span, Span)> {
+        let mut fields = Fields::new(buf, span);
+        let (key, value) = match fields.short(TAG_KEY) {
+            Some(key) => (key, fields.short(TAG_VALUE)?),
+            None => {
+                let value = fields.short(TAG_VALUE)?;
+                (fields.short(TAG_KEY)?, value)
+            }
+        };
+        let value = value.bytes().ok()?;
+        let mut inner = Fields::new(buf, value);
+        let text = inner.short(TAG_STRING)?;
+        let whole = fields.at() == span.end && inner.at() == value.end;
+        whole.then_some((key.bytes().ok()?, text.bytes().ok()?))
+    }
+
+    #[inline(never)]
+    fn read_any(buf: &[u8], field: Span, span: Span) -> Result<KeyValue, WireError> {
         let (mut key, mut value) = (Span::EMPTY, None);
         let mut fields = Fields::new(buf, span);
         while let Some(field) = fields.next()? {

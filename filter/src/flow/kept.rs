@@ -4,9 +4,14 @@
 //! point attributes, and the mark. Its first point of a batch writes it into the dictionary of its shard; the others find it by
 //! identity. A series whose labels cannot be written (broken UTF-8, a key given twice, one of our own labels) is remembered as
 //! such, and its points pass untouched; so is one whose head is larger than any table could hold many of.
+//!
+//! What came before is recognised, byte for byte: the attributes of a point that the [`Trail`] expects or finds; of others each one alone
+//! ([`Parts`]); what is left is read and hashed. Heads that were written before are copied ([`Heads`]).
 
-use super::memo::{Known, Memo};
-use crate::decode::{KeyValue, Metric, Run, Scope};
+use super::heads::Heads;
+use super::parts::Parts;
+use super::trail::{Known, Trail};
+use crate::decode::{Guess, KeyValue, Metric, Run, Scope};
 use crate::hash::{Domain, Identity};
 use crate::identify::{self, ById};
 use crate::limits::HEAD_BYTES_MAX;
@@ -55,28 +60,57 @@ struct KeptResource {
     body: Option<Vec<u8>>,
 }
 
+/// What the series of one metric under one fold share.
+#[derive(Clone, Copy)]
+struct Base {
+    fold: usize,
+    /// Identity of such a series but for its point attributes.
+    id: Identity,
+    /// What their heads say beyond their identity.
+    context: Identity,
+}
+
 /// The series of one batch.
 #[derive(Default)]
 pub struct Dictionary {
     places: ById<Option<Place>>,
     resources: Vec<KeptResource>,
-    /// Identity of a series but for its point attributes, by fold; valid within one metric.
-    bases: Vec<(usize, Identity)>,
+    /// By fold; valid within one metric.
+    bases: Vec<Base>,
     attributes: Vec<KeyValue>,
     body: Vec<u8>,
     head: Vec<u8>,
-    memo: Memo,
+    parts: Parts,
+    trail: Trail,
+    /// Where in the batch a guess of the trail was right, until somebody asks.
+    guessed: Span,
+    heads: Heads,
 }
 
 impl Dictionary {
     pub fn clear(&mut self) {
         self.places.clear();
+        self.guessed = Span::EMPTY;
         self.enter_resource();
     }
 
     /// Another plan: nothing that was known holds.
     pub fn forget(&mut self) {
-        self.memo.clear();
+        self.parts.clear();
+        self.trail.clear();
+        self.heads.clear();
+    }
+
+    /// The attributes that the next point is likely to have.
+    #[inline]
+    pub fn guess(&self) -> Guess<'_> {
+        self.trail.guess()
+    }
+
+    /// The point at hand has them, at this place in the batch.
+    #[inline]
+    pub fn guessed(&mut self, attributes: Span) {
+        self.guessed = attributes;
     }
 
     /// The walk went into another resource.
@@ -90,6 +124,17 @@ impl Dictionary {
         self.bases.clear();
     }
 
+    /// For a point that has the attributes that were guessed: their identity, and its series, where that has points in this batch already.
+    /// `None` leaves everything to [`Dictionary::place`].
+    #[inline(always)]
+    pub fn recall(&mut self, fold: usize) -> Option<(Identity, Place)> {
+        let base = self.bases.first().filter(|base| base.fold == fold)?;
+        let known = self.trail.expected(fold)?;
+        let place = (*self.places.get(&base.id.plus(known.kept).plus(own(fold)))?)?;
+        self.trail.pass_over();
+        Some((known.all, place))
+    }
+
     /// Find the series of a point, or write it down.
     pub fn place(
         &mut self,
@@ -98,52 +143,72 @@ impl Dictionary {
         attributes: &Run,
         writers: &mut [Writer],
     ) -> Result<Found, WireError> {
-        let h = &kept.plan.hasher;
         let base = self.base(buf, kept)?;
-        // Two rules may write one series, one of them with a part in a switch: each has a head of its own.
-        let own = Identity(kept.fold.number as u128);
-        let key = h.pair(Domain::Run, attributes.span.bytes(buf), &kept.fold.number.to_le_bytes());
-        if let Some(known) = self.memo.get(key)
-            && let Some(place) = self.places.get(&base.plus(known.kept).plus(own))
-        {
-            return Ok(Found { attributes_id: known.all, place: *place });
-        }
-        let (mut attributes_id, mut kept_id) = (Identity::ZERO, Identity::ZERO);
-        self.attributes.clear();
-        let mut it = attributes.attributes(buf);
-        while let Some(kv) = it.next()? {
-            let id = identify::attribute(h, Domain::Attribute, buf, &kv)?;
-            attributes_id = attributes_id.plus(id);
-            if kept.fold.labels.keeps_attribute(kv.key.bytes(buf)) {
-                kept_id = kept_id.plus(id);
-                self.attributes.push(kv);
-            }
-        }
-        self.memo.put(key, Known { all: attributes_id, kept: kept_id });
-        let series = base.plus(kept_id);
-        let place = match self.places.get(&series.plus(own)) {
+        let known = self.known(buf, kept, attributes)?;
+        let series = base.id.plus(known.kept);
+        let key = series.plus(own(kept.fold.number));
+        let place = match self.places.get(&key) {
             Some(place) => *place,
             None => {
-                let place = self.write(buf, kept, series, writers)?;
-                self.places.insert(series.plus(own), place);
+                let place = self.open(buf, kept, (series, base.context), attributes, writers)?;
+                self.places.insert(key, place);
                 place
             }
         };
-        Ok(Found { attributes_id, place })
+        Ok(Found { attributes_id: known.all, place })
     }
 
-    /// Identity of a series but for its point attributes.
-    fn base(&mut self, buf: &[u8], kept: &Kept<'_>) -> Result<Identity, WireError> {
-        if let Some((_, id)) = self.bases.iter().find(|(fold, _)| *fold == kept.fold.number) {
-            return Ok(*id);
+    /// The identities of the attributes of a point.
+    fn known(&mut self, buf: &[u8], kept: &Kept<'_>, attributes: &Run) -> Result<Known, WireError> {
+        let (h, fold) = (&kept.plan.hasher, kept.fold.number);
+        let is_guessed = self.guessed == attributes.span && !attributes.span.is_empty();
+        if let Some(known) = self.trail.expected(fold).filter(|_| is_guessed) {
+            self.guessed = Span::EMPTY;
+            self.trail.pass_over();
+            return Ok(known);
         }
-        let h = &kept.plan.hasher;
-        let metric = identify::metric(h, buf, kept.metric.name, kept.metric.unit, kept.output);
+        let bytes = attributes.span.bytes(buf);
+        let hash = match self.trail.find(bytes, fold) {
+            Ok(known) => return Ok(known),
+            Err(hash) => hash,
+        };
+        let (mut known, mut count, mut end) = (Known::default(), 0_u32, attributes.span.start);
+        let mut it = attributes.fields(buf);
+        while let Some((field, content)) = it.next()? {
+            let (id, is_kept) = self.parts.get(field.span().bytes(buf), fold, || {
+                let kv = KeyValue::read(buf, field.span(), content)?;
+                let id = identify::attribute(h, Domain::Attribute, buf, &kv)?;
+                Ok((id, kept.fold.labels.keeps_attribute(kv.key.bytes(buf))))
+            })?;
+            known.all = known.all.plus(id);
+            if is_kept {
+                known.kept = known.kept.plus(id);
+            }
+            count = if field.start == end { count.saturating_add(1) } else { 0 };
+            end = field.end;
+        }
+        let is_whole = count == attributes.count;
+        self.trail.meet(hash, bytes, if is_whole { count } else { 0 }, fold, known);
+        Ok(known)
+    }
+
+    /// What the series of this metric under this fold share.
+    fn base(&mut self, buf: &[u8], kept: &Kept<'_>) -> Result<Base, WireError> {
+        if let Some(base) = self.bases.iter().find(|base| base.fold == kept.fold.number) {
+            return Ok(*base);
+        }
+        let (h, m) = (&kept.plan.hasher, kept.metric);
+        let metric = identify::metric(h, buf, m.name, m.unit, kept.output);
         let at = self.resource(buf, kept)?;
         let resource = self.resources.get(at).map(|r| r.id).unwrap_or_default();
         let id = kept.tenant_id.plus(resource).plus(kept.scope_id).plus(metric).plus(kept.fold.mark_id);
-        self.bases.push((kept.fold.number, id));
-        Ok(id)
+        let pair = |a: Span, b: Span| h.pair(Domain::Head, a.bytes(buf), b.bytes(buf)).to_le_bytes();
+        let (scope, others) =
+            (pair(kept.scope, kept.scope_schema), pair(m.description, kept.resource_schema));
+        let context = h.pair(Domain::Head, &scope, &others);
+        let base = Base { fold: kept.fold.number, id, context };
+        self.bases.push(base);
+        Ok(base)
     }
 
     /// Identity of the series that takes what finds the owner's table full.
@@ -174,14 +239,42 @@ impl Dictionary {
         Ok(self.resources.len().saturating_sub(1))
     }
 
-    /// Write a series into the dictionary of its shard, if it can be written.
+    /// Put a series into the dictionary of its shard, if it can be written: a copy of what was written before, where that was.
+    fn open(
+        &mut self,
+        buf: &[u8],
+        kept: &Kept<'_>,
+        (id, context): (Identity, Identity),
+        attributes: &Run,
+        writers: &mut [Writer],
+    ) -> Result<Option<Place>, WireError> {
+        let key = id.plus(context).plus(own(kept.fold.number));
+        let shards = u64::try_from(writers.len()).unwrap_or(1).max(1);
+        let shard = usize::try_from(id.low().checked_rem(shards).unwrap_or(0)).unwrap_or(0);
+        let Some(writer) = writers.get_mut(shard) else { return Ok(None) };
+        if let Some(head) = self.heads.get(key, kept.turn) {
+            return Ok(Some(Place { shard, index: writer.series_again(head) }));
+        }
+        self.attributes.clear();
+        let mut it = attributes.attributes(buf);
+        while let Some(kv) = it.next()? {
+            if kept.fold.labels.keeps_attribute(kv.key.bytes(buf)) {
+                self.attributes.push(kv);
+            }
+        }
+        let Some(index) = self.write(buf, kept, id, writer)? else { return Ok(None) };
+        self.heads.put(key, kept.turn, writer.last_series());
+        Ok(Some(Place { shard, index }))
+    }
+
+    /// Write a series whose kept attributes are at hand, if it can be written.
     fn write(
         &mut self,
         buf: &[u8],
         kept: &Kept<'_>,
         id: Identity,
-        writers: &mut [Writer],
-    ) -> Result<Option<Place>, WireError> {
+        writer: &mut Writer,
+    ) -> Result<Option<u32>, WireError> {
         let m = kept.metric;
         let shared = [m.name, m.description, m.unit, kept.scope, kept.scope_schema, kept.resource_schema];
         let shared_bytes = shared.iter().fold(kept.tenant.len(), |sum, span| sum.saturating_add(span.len()));
@@ -204,9 +297,6 @@ impl Dictionary {
                 put_bytes_field(&mut self.head, number, span.bytes(buf));
             }
         }
-        let shards = u64::try_from(writers.len()).unwrap_or(1).max(1);
-        let shard = usize::try_from(id.low().checked_rem(shards).unwrap_or(0)).unwrap_or(0);
-        let Some(writer) = writers.get_mut(shard) else { return Ok(None) };
         let index = writer.series(&SeriesHead {
             id,
             overflow: self.overflow(buf, kept),
@@ -224,8 +314,13 @@ impl Dictionary {
             metric_head: &self.head,
             attributes: &self.body,
         });
-        Ok(Some(Place { shard, index }))
+        Ok(Some(index))
     }
+}
+
+/// Two rules may write one series, one of them with a part in a switch: each has a head of its own.
+fn own(fold: usize) -> Identity {
+    Identity(fold as u128)
 }
 
 /// Copy the attributes sorted by key, whole fields with their tags. False when they cannot be written.

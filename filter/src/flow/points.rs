@@ -63,7 +63,10 @@ impl Walk<'_> {
 
     /// One point: passes, or becomes a record and leaves the batch; around a switch perhaps both.
     pub fn point(&mut self, span: Span, within: &MetricScope<'_>) -> Result<Fate, FlowError> {
-        let point = NumberPoint::read(self.buf, span)?;
+        let point = NumberPoint::read_guessing(self.buf, span, self.s.dictionary.guess())?;
+        if point.is_guessed {
+            self.s.dictionary.guessed(point.attributes.span);
+        }
         let (buf, rendered) = (self.buf, &mut self.s.rendered);
         let has = |label: &LabelMatch| satisfies(buf, &point.attributes, label, rendered);
         let Some(index) = self.s.candidates.rule(self.plan, has)? else { return Ok(Fate::Passes) };
@@ -359,22 +362,24 @@ impl Walk<'_> {
 
     /// The point as something that can be folded, or `None` and a count of why not.
     fn fit(&mut self, point: &NumberPoint) -> Option<Observation> {
-        let (start, time) = (UnixNanos(point.start_ns), UnixNanos(point.time_ns));
-        if time > self.ahead_after {
+        if UnixNanos(point.time_ns) > self.ahead_after {
             self.tally.ahead = self.tally.ahead.saturating_add(1);
             return None;
         }
-        let value = match point.value {
-            Some(decode::Number::Int(v)) if v >= 0 => Some(Number::Int(v)),
-            Some(decode::Number::Double(v)) if (0.0..DOUBLE_MAX).contains(&v) => Some(Number::Double(v)),
-            _ => None,
-        };
-        match value {
-            Some(value) if time.is_given() && start <= time => Some(Observation { start, time, value }),
-            _ => {
-                self.tally.unfit = self.tally.unfit.saturating_add(1);
-                None
-            }
-        }
+        let fit = point.value.and_then(|value| observation(point.start_ns, point.time_ns, value));
+        self.tally.unfit = self.tally.unfit.saturating_add(u64::from(fit.is_none()));
+        fit
     }
+}
+
+/// What can be folded: a finite value that is not negative, with a time and no start behind it.
+#[inline(always)]
+pub fn observation(start_ns: u64, time_ns: u64, value: decode::Number) -> Option<Observation> {
+    let (start, time) = (UnixNanos(start_ns), UnixNanos(time_ns));
+    let value = match value {
+        decode::Number::Int(v) if v >= 0 => Number::Int(v),
+        decode::Number::Double(v) if (0.0..DOUBLE_MAX).contains(&v) => Number::Double(v),
+        _ => return None,
+    };
+    (time.is_given() && start <= time).then_some(Observation { start, time, value })
 }
