@@ -48,6 +48,8 @@ pub struct Owner {
     now: UnixNanos,
     /// Time that has passed while we watched, without leaps of the clock: what silence is measured by.
     uptime_ns: u64,
+    /// The same in whole seconds, once for all records of a message.
+    uptime_s: u32,
     /// The clock at the last closing: windows that had closed by then take nothing more.
     closed_at: UnixNanos,
     forgotten: UnixNanos,
@@ -96,6 +98,7 @@ impl Owner {
             began: None,
             now: UnixNanos(0),
             uptime_ns: 0,
+            uptime_s: 0,
             closed_at: UnixNanos(0),
             forgotten: UnixNanos(0),
             cumulative: StreamTable::new(plan.limits.streams_max),
@@ -223,12 +226,13 @@ impl Owner {
         let mut slots = core::mem::take(&mut self.slots);
         slots.clear();
         for head in message.heads().flatten() {
-            let page = self.ledger.page_of(head.metric);
-            let found = self.series.slot_of(head.id, || Series::new(&head, page));
+            let ledger = &mut self.ledger;
+            let found = self.series.slot_of(head.id, || Series::new(&head, ledger.page_of(head.metric)));
             let overflows = found.is_none();
-            let slot = found.or_else(|| self.overflow(&head, page));
-            let mut oldest = UnixNanos(0);
+            let slot = found.or_else(|| self.overflow(&head));
+            let (mut oldest, mut page) = (UnixNanos(0), None);
             if let Some(series) = slot.and_then(|slot| self.series.get_mut(slot)) {
+                page = Some(series.page);
                 series.meet(&head, self.settings.expiry_ns);
                 oldest = series.oldest_open(self.closed_at, self.now);
             }
@@ -238,6 +242,7 @@ impl Owner {
             let since_s =
                 if head.since.is_given() { seconds(self.uptime_ns.saturating_sub(ago_ns)) } else { 0 };
             let (turn, since) = (head.turn, head.since);
+            let page = page.unwrap_or_else(|| self.ledger.page_of(head.metric));
             slots.push(Target { slot, page, overflows, turn, oldest, since, since_s });
         }
         let watch = Watch {
@@ -290,7 +295,7 @@ impl Owner {
 
     /// The slot of the series that takes the points of one that found the table full: its metric's total is kept, its labels are
     /// not.
-    fn overflow(&mut self, head: &SeriesHead<'_>, page: PageId) -> Option<u32> {
+    fn overflow(&mut self, head: &SeriesHead<'_>) -> Option<u32> {
         let bare = SeriesHead {
             id: head.overflow,
             mark: b"(overflow)",
@@ -301,7 +306,8 @@ impl Owner {
             attributes: b"",
             ..*head
         };
-        self.series.slot_of_overflow(bare.id, || Series::new(&bare, page))
+        let ledger = &mut self.ledger;
+        self.series.slot_of_overflow(bare.id, || Series::new(&bare, ledger.page_of(bare.metric)))
     }
 
     /// The clock went on: close what is due, look for streams that have gone.
@@ -344,6 +350,7 @@ impl Owner {
             Clock::Event => step_ns,
         };
         self.uptime_ns = self.uptime_ns.saturating_add(counted_ns);
+        self.uptime_s = seconds(self.uptime_ns);
         self.now = self.now.max(now);
     }
 

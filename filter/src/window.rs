@@ -61,6 +61,15 @@ impl Windows {
         self.start_of(now.minus(self.delay_ns))
     }
 
+    /// Whole windows in a span. Nearly always none or one: divisions are dear.
+    fn whole(&self, span_ns: u64) -> u64 {
+        match span_ns.checked_sub(self.width_ns) {
+            None => 0,
+            Some(rest) if rest < self.width_ns => 1,
+            Some(_) => span_ns.checked_div(self.width_ns).unwrap_or(0),
+        }
+    }
+
     /// Split `amount`, observed over `(from, to]`, into parts in order of time. `boundary` is the start of the oldest open
     /// window: what would fall before it joins that window and is late.
     pub fn split(
@@ -73,7 +82,7 @@ impl Windows {
     ) {
         // An observation at exactly the end of a window ends the span before it.
         let newest = to.minus(1);
-        let ahead = newest.since(boundary).checked_div(self.width_ns).unwrap_or(0);
+        let ahead = self.whole(newest.since(boundary));
         // A point from so far ahead comes from under a clock that was wrong: nothing is spread over an age.
         if newest < boundary || ahead > OPEN_WINDOWS_MAX as u64 {
             part(Part { window: boundary, amount, late: true });
@@ -85,9 +94,9 @@ impl Windows {
             part(Part { window: last, amount, late: false });
             return;
         }
-        // Whole windows count from the boundary on: one division instead of a remainder for each end.
+        // Whole windows count from the boundary on.
         let before = from < boundary;
-        let behind = from.since(boundary).checked_div(self.width_ns).unwrap_or(0);
+        let behind = self.whole(from.since(boundary));
         let first = boundary.plus(behind.saturating_mul(self.width_ns));
         let span_ns = to.since(from);
         let mut given = Share::new(amount, span_ns);

@@ -3,7 +3,7 @@
 //! In: a record, the slot of its series, that series' part in a switch. Out: an increment in the windows of one series, or of two when a
 //! switch divides it; a count in the ledger for whatever adds nothing.
 
-use super::{Owner, Target, leave, seconds};
+use super::{Owner, Target, leave};
 use crate::record::{Record, Temporality};
 use crate::series::SeriesTable;
 use crate::stream::{Cumulative, Delta, Increment, Nothing, Watch};
@@ -46,7 +46,7 @@ impl Owner {
             (_, Temporality::Cumulative) => self.observe_cumulative(record, stream, slot, target, watch),
             (_, Temporality::Delta) => self.observe_delta(record, stream, slot),
         };
-        let touched_s = seconds(self.uptime_ns);
+        let touched_s = self.uptime_s;
         let Some(series) = self.series.get_mut(slot) else { return false };
         series.touched_s = touched_s;
         let page_id = series.page;
@@ -118,7 +118,7 @@ impl Owner {
         target: &Target,
         watch: &Watch,
     ) -> (Observed, Option<u32>) {
-        let touched_s = seconds(self.uptime_ns);
+        let touched_s = self.uptime_s;
         let crossed = target.turn.filter(|t| t.side.closes() && record.observation.time >= t.at);
         // What was not there when the lookups were made may have come with a record since.
         if let Some(at) = stream.or_else(|| self.cumulative.get(&record.stream))
@@ -171,7 +171,7 @@ impl Owner {
     }
 
     fn observe_delta(&mut self, record: &Record, stream: Option<Slot>, slot: u32) -> (Observed, Option<u32>) {
-        let touched_s = seconds(self.uptime_ns);
+        let touched_s = self.uptime_s;
         let (at, known) = match stream.or_else(|| self.delta.get(&record.stream)) {
             Some(at) => (at, true),
             None => {
