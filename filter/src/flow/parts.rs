@@ -1,9 +1,8 @@
 //! Single attributes that came before, byte for byte: their identity, and whether a fold keeps them.
 //!
 //! In: the bytes of one attribute of a point. Out: what a walk into it and a keyed hash would say. Streams that were never seen share most of
-//! their attributes with others; only what is new in them costs a hash. One place for each hash of the bytes: what comes later stays.
+//! their attributes with others; only what is new in them costs a hash. Two places for each hash of the bytes: what comes later stays.
 
-use super::trail::quick;
 use crate::hash::Identity;
 use crate::wire::same;
 
@@ -45,18 +44,26 @@ impl Parts {
         if bytes.len() > PART_BYTES_MAX || bytes.is_empty() {
             return find();
         }
-        let at = quick(bytes, fold as usize) as usize & PLACES.wrapping_sub(1);
-        if let Some(part) = self.places.get(at)
-            && (part.len, part.fold) == (len, fold)
-            && part.bytes.get(..bytes.len()).is_some_and(|known| same(known, bytes))
-        {
-            return Ok((part.id, part.is_kept));
+        let at = place(bytes, fold);
+        for at in [at, at ^ 1] {
+            if let Some(part) = self.places.get(at)
+                && (part.len, part.fold) == (len, fold)
+                && part.bytes.get(..bytes.len()).is_some_and(|known| same(known, bytes))
+            {
+                return Ok((part.id, part.is_kept));
+            }
         }
         let (id, is_kept) = find()?;
         if self.places.is_empty() {
             let free =
                 Part { id: Identity::ZERO, fold: 0, len: 0, is_kept: false, bytes: [0; PART_BYTES_MAX] };
             self.places.resize(PLACES, free);
+        }
+        // What was there moves over: what comes often is seldom the older of two.
+        if let Some(old) = self.places.get(at).copied()
+            && let Some(beside) = self.places.get_mut(at ^ 1)
+        {
+            *beside = old;
         }
         if let Some(part) = self.places.get_mut(at) {
             (part.id, part.fold, part.len, part.is_kept) = (id, fold, len, is_kept);
@@ -66,6 +73,20 @@ impl Parts {
         }
         Ok((id, is_kept))
     }
+}
+
+/// The place of an attribute. A part of its key and the end of its value tell those apart that are in use at one time; whatever is found there
+/// is compared.
+#[inline(always)]
+fn place(bytes: &[u8], fold: u32) -> usize {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let word = |bytes: Option<&[u8; 8]>| bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    // Behind two tags and two lengths the key begins.
+    let key = word(bytes.get(4..).and_then(|rest| rest.first_chunk()));
+    let sum = key.wrapping_mul(ODD).rotate_left(32) ^ word(bytes.last_chunk());
+    let sum =
+        sum.wrapping_add(bytes.len() as u64).wrapping_add(u64::from(fold).wrapping_shl(8)).wrapping_mul(ODD);
+    (sum >> 48) as usize & PLACES.wrapping_sub(1)
 }
 
 const _: () = assert!(PLACES.is_power_of_two() && PART_BYTES_MAX <= u8::MAX as usize);

@@ -13,7 +13,7 @@ use crate::decode::Guess;
 use crate::hash::Identity;
 use crate::wire::same;
 
-/// Bytes of attributes that are kept: at 180 bytes a set some forty thousand sets, which with all around them take 12 MiB a worker.
+/// Bytes of attributes that are kept: at 180 bytes a set some forty thousand sets, which with all around them take 13 MiB a worker.
 const BYTES_MAX: usize = 8 << 20;
 /// Sets that are kept: short ones must not make the list longer than the bytes.
 const SEEN_MAX: usize = 1 << 16;
@@ -40,16 +40,23 @@ pub struct Known {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Hash(u64);
 
-/// One set of attributes under one fold.
-struct Seen {
+/// Where a set is: its number, its bytes, how many attributes they are.
+#[derive(Clone, Copy, Default)]
+struct Set {
+    number: u32,
     start: u32,
     len: u32,
-    /// Number of attributes.
     count: u32,
+}
+
+/// One set of attributes under one fold.
+struct Seen {
+    set: Set,
+    /// What came after it last time; itself when nothing has. With where its bytes are, so that a wait for those and one for what is known
+    /// about them are one: of many sets none is in a cache.
+    next: Set,
     fold: usize,
     hash: Hash,
-    /// What came after it last time; itself when nothing has.
-    next: u32,
     known: Known,
 }
 
@@ -67,7 +74,7 @@ pub struct Trail {
     /// The set that was met last.
     last: u32,
     /// The set that is expected.
-    next: u32,
+    next: Set,
 }
 
 impl Trail {
@@ -77,26 +84,24 @@ impl Trail {
         self.seen.clear();
         self.places.clear();
         self.door.clear();
-        (self.left_out, self.last, self.next) = (0, 0, 0);
+        (self.left_out, self.last, self.next) = (0, 0, Set::default());
     }
 
     /// What the next point is likely to bring.
     #[inline]
     pub fn guess(&self) -> Guess<'_> {
-        let seen = usize::try_from(self.next).ok().and_then(|at| self.seen.get(at));
-        seen.map_or(Guess::NONE, |seen| Guess { bytes: self.bytes_of(seen), count: seen.count })
+        Guess { bytes: self.bytes_of(self.next), count: self.next.count }
     }
 
     #[inline]
-    fn bytes_of(&self, seen: &Seen) -> &[u8] {
-        let (start, len) = (seen.start as usize, seen.len as usize);
-        self.bytes.get(start..).and_then(|rest| rest.get(..len)).unwrap_or_default()
+    fn bytes_of(&self, set: Set) -> &[u8] {
+        self.bytes.get(set.start as usize..).and_then(|rest| rest.get(..set.len as usize)).unwrap_or_default()
     }
 
     /// What is known about the guess under a fold, if it is right.
     #[inline]
     pub fn expected(&self, fold: usize) -> Option<Known> {
-        self.seen.get(self.next as usize).filter(|seen| seen.fold == fold).map(|seen| seen.known)
+        self.seen.get(self.next.number as usize).filter(|seen| seen.fold == fold).map(|seen| seen.known)
     }
 
     /// What is known about these bytes, where no guess was right; else their hash, for [`Trail::meet`].
@@ -107,10 +112,10 @@ impl Trail {
             let Some(number) = self.places.get(at).and_then(|place| place.checked_sub(1)) else { continue };
             if let Some(seen) = self.seen.get(number as usize)
                 && (seen.hash, seen.fold) == (hash, fold)
-                && same(self.bytes_of(seen), bytes)
+                && same(self.bytes_of(seen.set), bytes)
             {
-                let (next, known) = (seen.next, seen.known);
-                self.follow(number);
+                let (set, next, known) = (seen.set, seen.next, seen.known);
+                self.follow(set);
                 self.next = next;
                 return Ok(known);
             }
@@ -121,8 +126,8 @@ impl Trail {
     /// The expected set was passed by: the one behind it is expected now.
     #[inline]
     pub fn pass_over(&mut self) {
-        if let Some(seen) = self.seen.get(self.next as usize) {
-            (self.last, self.next) = (self.next, seen.next);
+        if let Some(seen) = self.seen.get(self.next.number as usize) {
+            (self.last, self.next) = (self.next.number, seen.next);
         }
     }
 
@@ -140,10 +145,11 @@ impl Trail {
         };
         let number = u32::try_from(self.seen.len()).unwrap_or(0);
         self.bytes.extend_from_slice(bytes);
-        self.seen.push(Seen { start, len, count, fold, hash, next: number, known });
+        let set = Set { number, start, len, count };
+        self.seen.push(Seen { set, next: set, fold, hash, known });
         self.put(self.place(hash), number);
-        self.follow(number);
-        self.next = number;
+        self.follow(set);
+        self.next = set;
     }
 
     /// Did a set of this hash come before? From now on, yes.
@@ -167,12 +173,12 @@ impl Trail {
         false
     }
 
-    /// `number` comes after the set that was met last.
-    fn follow(&mut self, number: u32) {
+    /// `set` comes after the one that was met last.
+    fn follow(&mut self, set: Set) {
         if let Some(last) = self.seen.get_mut(self.last as usize) {
-            last.next = number;
+            last.next = set;
         }
-        self.last = number;
+        self.last = set.number;
     }
 
     fn put(&mut self, at: usize, number: u32) {
@@ -231,7 +237,7 @@ pub fn quick(bytes: &[u8], fold: usize) -> u64 {
 
 const _: () =
     assert!(PLACES_MIN.is_power_of_two() && PLACES_MAX.is_power_of_two() && DOOR_PLACES.is_power_of_two());
-const _: () = assert!(BYTES_MAX + SET_BYTES_MAX < u32::MAX as usize && size_of::<Seen>() <= 80);
+const _: () = assert!(BYTES_MAX + SET_BYTES_MAX < u32::MAX as usize && size_of::<Seen>() <= 96);
 
 #[cfg(test)]
 mod tests {
