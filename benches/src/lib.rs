@@ -20,6 +20,9 @@ pub mod native;
 #[cfg(feature = "timing")]
 pub mod wasm;
 
+/// Memory under churn, a part of `bench engine`.
+#[cfg(feature = "timing")]
+pub mod churn;
 /// `bench engine`.
 #[cfg(feature = "timing")]
 pub mod engine;

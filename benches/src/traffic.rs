@@ -70,6 +70,7 @@ pub struct Traffic {
     next: usize,
     passes: u64,
     fresh: u64,
+    known_percent: u32,
     random: ChaCha8Rng,
 }
 
@@ -79,7 +80,12 @@ impl Traffic {
         let bodies = ((streams + POINTS / 2) / POINTS).max(1);
         let users: Vec<u64> = (0..(bodies * RUN) as u64).collect();
         let random = ChaCha8Rng::seed_from_u64(seed);
-        Traffic { order, fresh: 1 << 40, users, next: 0, passes: 0, random }
+        Traffic { order, fresh: 1 << 40, known_percent: KNOWN_PERCENT, users, next: 0, passes: 0, random }
+    }
+
+    /// The same, but that no stream ever comes again: each pass is of new ones.
+    pub fn churning(streams: usize) -> Traffic {
+        Traffic { known_percent: 0, ..Traffic::new(streams, Order::Repeating, 1) }
     }
 
     /// Streams of the first pass.
@@ -129,7 +135,7 @@ impl Traffic {
             let offset = (resource * METRICS + metric) * RUN;
             for run in 0..RUN {
                 let at = (self.next + run + offset) % self.users.len();
-                let known = self.passes == 0 || self.random.random_range(0..100) < KNOWN_PERCENT;
+                let known = self.passes == 0 || self.random.random_range(0..100) < self.known_percent;
                 let user = self.users.get(at).copied().unwrap_or_default();
                 if known {
                     point(user, EPOCH_NS, metric % 2 == 1, now, out);

@@ -75,6 +75,14 @@ impl Compiled {
         Wasm::start(&self.engine, &self.component, plan.as_bytes(), case.settles(), now)
     }
 
+    /// An instance under any plan.
+    ///
+    /// # Errors
+    /// It does not start, or refuses the plan.
+    pub fn start_under(&self, plan: &[u8], now: UnixNanos) -> anyhow::Result<Wasm> {
+        Wasm::start(&self.engine, &self.component, plan, true, now)
+    }
+
     /// CPU time in nanoseconds from machine code in memory, as an embedder has it in its cache, to an instance with a plan.
     ///
     /// # Errors
@@ -117,6 +125,25 @@ impl Wasm {
             wit.call_configure(&mut store, plan, "bench", now.0).map_err(|e| anyhow!("{e:#}"))?;
         configured.map_err(|refusal| anyhow!("{refusal}"))?;
         Ok(Wasm { store, phoenix, settles, done: Done::default() })
+    }
+
+    /// The clock went on.
+    ///
+    /// # Errors
+    /// The instance trapped.
+    pub fn tick(&mut self, now: UnixNanos) -> anyhow::Result<()> {
+        let wit = self.phoenix.phoenix_filter_engine();
+        wit.call_tick(&mut self.store, now.0).map_err(|e| anyhow!("{e:#}"))
+    }
+
+    /// Points of streams that found their table full, over all metrics.
+    ///
+    /// # Errors
+    /// The instance trapped.
+    pub fn refused(&mut self) -> anyhow::Result<u64> {
+        let wit = self.phoenix.phoenix_filter_engine();
+        let pages = wit.call_ledger(&mut self.store).map_err(|e| anyhow!("{e:#}"))?;
+        Ok(pages.iter().map(|page| page.refused).sum())
     }
 
     /// Linear memory, in bytes. It never shrinks.

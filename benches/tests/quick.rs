@@ -35,6 +35,7 @@ fn engine_bench_runs() {
         "shuffled.wasmtime_by_native.identify",
         "repeating.prost_by_wasmtime.fold100",
         "memory.wasmtime.stream",
+        "memory.churn.points",
         "start.wasmtime",
         "size.phoenix_envoy.wasm",
     ];
