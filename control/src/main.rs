@@ -1,11 +1,17 @@
 //! The command line `phoenix`.
 //!
 //! Enters: arguments. Leaves: text on standard output, errors on standard error, and the exit status: 0 if all went well, 1 if a plan
-//! was refused, something could not be read or answers differ, 2 for wrong arguments or when there was nothing to compare.
+//! was refused, something could not be read, answers differ or a total is not conserved, 2 for wrong arguments or when there was nothing to compare.
 
+mod capture;
 mod explain;
+mod folder;
+mod generate;
 mod notes;
+mod otlp;
 mod plan_commands;
+mod replay;
+mod show;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -27,6 +33,12 @@ enum Command {
     Plan(PlanCommand),
     /// Does a dashboard read the same on folded data? Exit status 0: yes, up to the threshold; 1: no; 2: nothing could be compared.
     Verify(Box<verify::Arguments>),
+    /// What would a plan have done to this traffic? Captured requests through the engine, without Envoy. Exit status 0: every total is conserved.
+    Replay(Box<replay::Arguments>),
+    /// Record OTLP traffic, for replay: an endpoint for a mirror, a hop before the backend, or an end.
+    Capture(Box<capture::Arguments>),
+    /// Make OTLP load whose truth is known: an open loop over HTTP or gRPC, or files for replay.
+    Generate(Box<generate::Arguments>),
 }
 
 #[derive(Subcommand)]
@@ -64,6 +76,9 @@ fn main() -> ExitCode {
                 ExitCode::from(2)
             });
         }
+        Command::Replay(arguments) => return reported(replay::run(&arguments)),
+        Command::Capture(arguments) => return reported(capture::run(&arguments)),
+        Command::Generate(arguments) => return reported(generate::run(&arguments)),
         Command::Plan(PlanCommand::Check { files }) => plan_commands::check(&files),
         Command::Plan(PlanCommand::Schema) => plan_commands::schema(),
         Command::Plan(PlanCommand::NewKey) => plan_commands::new_key(),
@@ -78,4 +93,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The exit status of a command, or its error in words.
+fn reported(outcome: anyhow::Result<ExitCode>) -> ExitCode {
+    outcome.unwrap_or_else(|error| {
+        eprintln!("{error:#}");
+        ExitCode::FAILURE
+    })
 }

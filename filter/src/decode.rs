@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! Request ─ resource_metrics ─▶ ResourceMetrics ─ scope_metrics ─▶ ScopeMetrics ─ metrics ─▶ Metric ─ data ─▶
-//!     Sum ─ points ─▶ NumberPoint ─ attributes ─▶ KeyValue ─ value ─▶ AnyValue
+//!     Sum ─ points ─▶ NumberPoint, DistributionPoint ─ attributes ─▶ KeyValue ─ value ─▶ AnyValue
 //! ```
 //!
 //! Each `read` goes over the direct fields of its message once, in whatever order they come, and remembers for a
@@ -20,10 +20,12 @@
 //! such bytes would be ambiguous), values nested deeper than [`DEPTH_MAX`], and string-table indices, which metrics do not have.
 //! Text is not checked here; see [`crate::wire::utf8`].
 
+mod distribution;
 mod point;
 mod tree;
 mod value;
 
+pub use distribution::{BucketsAt, DistributionPoint, ExemplarAt, Numbers, SideAt};
 pub use point::{Guess, Number, NumberPoint, UsualPoint};
 pub use tree::{Data, Metric, Request, Resource, ResourceMetrics, Scope, ScopeMetrics, Sum, Temporality};
 pub use tree::{histogram_temporality, points};

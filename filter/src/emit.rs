@@ -4,14 +4,13 @@
 //! Each folded point carries the mark (what was folded) and the writer as point attributes. A body is never changed and never
 //! built again: the same bytes are sent until the upstream says yes, or no for good. Per tenant one emission is in flight.
 
-use crate::amount::Number;
-use crate::decode::NumberPoint;
+mod metrics;
+mod points;
+
 use crate::hash::Identity;
 use crate::ledger::PageId;
-use crate::record::Temporality;
 use crate::series::{Closed, Head};
 use crate::units::UnixNanos;
-use crate::wire::{put_bytes_field, put_fixed64_field, put_varint_field};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// First wait before the same bytes are sent again; doubled each time.
@@ -31,7 +30,7 @@ pub enum Answer {
 }
 
 /// One point in an emission, for the books.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Entry {
     /// Slot of its series …
     pub slot: u32,
@@ -159,14 +158,14 @@ impl Outbox {
         while let Some((first, _)) = rest.first() {
             let mut size = 0usize;
             let fits = |p: &&(&Head, Entry)| {
-                size = size.saturating_add(estimate(p.0, labels));
+                size = size.saturating_add(estimate(p.0, &p.1.closed, labels));
                 p.0.tenant == first.tenant && size <= bytes_max
             };
             let len = rest.iter().take_while(fits).count().max(1);
             let (now, later) = rest.split_at_checked(len).unwrap_or((rest, &[]));
             let mut body = Vec::new();
-            put_requests(&mut body, now, labels);
-            self.push(&first.tenant, body, now.iter().map(|(_, e)| *e).collect());
+            metrics::put(&mut body, now, labels);
+            self.push(&first.tenant, body, now.iter().map(|(_, e)| e.clone()).collect());
             rest = later;
         }
     }
@@ -183,8 +182,9 @@ pub struct Labels<'a> {
 }
 
 /// Upper estimate of what a point costs in a body: all of its head (shared or not) and four points.
-fn estimate(h: &Head, labels: &Labels<'_>) -> usize {
+fn estimate(h: &Head, closed: &Closed, labels: &Labels<'_>) -> usize {
     const FIXED: usize = 256;
+    let buckets = closed.content.heap_bytes().saturating_add(h.bounds.len()).saturating_mul(4);
     let shared = [&h.resource, &h.resource_schema, &h.scope, &h.scope_schema, &h.metric_head];
     let per_point = h
         .attributes
@@ -196,108 +196,7 @@ fn estimate(h: &Head, labels: &Labels<'_>) -> usize {
     shared
         .iter()
         .fold(FIXED, |sum, part| sum.saturating_add(part.len()))
+        .saturating_add(buckets)
+        .saturating_add(closed.exemplars.heap_bytes())
         .saturating_add(per_point.saturating_mul(4))
-}
-
-/// `ResourceMetrics` for each run of points with the same resource.
-fn put_requests(out: &mut Vec<u8>, points: &[(&Head, Entry)], labels: &Labels<'_>) {
-    let (mut resource, mut scope, mut metric, mut sum) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let same_resource =
-        |a: &&Head, b: &&Head| (&a.resource, &a.resource_schema) == (&b.resource, &b.resource_schema);
-    let same_scope = |a: &&Head, b: &&Head| (&a.scope, &a.scope_schema) == (&b.scope, &b.scope_schema);
-    let same_metric = |a: &&Head, b: &&Head| (&a.metric_head, a.output) == (&b.metric_head, b.output);
-    for of_resource in points.chunk_by(|a, b| same_resource(&a.0, &b.0)) {
-        let Some((head, _)) = of_resource.first() else { continue };
-        resource.clear();
-        put_bytes_field(&mut resource, 1, &head.resource);
-        for of_scope in of_resource.chunk_by(|a, b| same_scope(&a.0, &b.0)) {
-            let Some((head, _)) = of_scope.first() else { continue };
-            scope.clear();
-            put_bytes_field(&mut scope, 1, &head.scope);
-            for of_metric in of_scope.chunk_by(|a, b| same_metric(&a.0, &b.0)) {
-                let Some((head, _)) = of_metric.first() else { continue };
-                metric.clear();
-                metric.extend_from_slice(&head.metric_head);
-                sum.clear();
-                put_sum(&mut sum, of_metric, labels);
-                put_bytes_field(&mut metric, 7, &sum);
-                put_bytes_field(&mut scope, 2, &metric);
-            }
-            if !head.scope_schema.is_empty() {
-                put_bytes_field(&mut scope, 3, &head.scope_schema);
-            }
-            put_bytes_field(&mut resource, 2, &scope);
-        }
-        if !head.resource_schema.is_empty() {
-            put_bytes_field(&mut resource, 3, &head.resource_schema);
-        }
-        put_bytes_field(out, 1, &resource);
-    }
-}
-
-/// The body of a `Sum` with all its points.
-fn put_sum(out: &mut Vec<u8>, points: &[(&Head, Entry)], labels: &Labels<'_>) {
-    let (mut attributes, mut point) = (Vec::new(), Vec::new());
-    let mut output = Temporality::Cumulative;
-    for (head, entry) in points {
-        output = head.output;
-        attributes.clear();
-        attributes.extend_from_slice(&head.attributes);
-        put_attribute(&mut attributes, labels.mark.as_bytes(), &head.mark);
-        put_attribute(&mut attributes, labels.writer.as_bytes(), labels.writer_value.as_bytes());
-        let c = &entry.closed;
-        if let Some(zero_at) = c.zero_at {
-            let zero = match c.value {
-                Number::Int(_) => Number::Int(0),
-                Number::Double(_) => Number::Double(0.0),
-            };
-            put_point(out, &mut point, &attributes, zero_at, zero_at, Some(zero));
-        }
-        for at in c.flat_at.into_iter().chain([c.time]) {
-            put_point(out, &mut point, &attributes, c.start, at, Some(c.value));
-        }
-        if let Some(stale_at) = c.stale_at {
-            put_point(out, &mut point, &attributes, c.start, stale_at, None);
-        }
-    }
-    put_varint_field(
-        out,
-        2,
-        match output {
-            Temporality::Delta => 1,
-            Temporality::Cumulative => 2,
-        },
-    );
-    put_varint_field(out, 3, 1);
-}
-
-/// A point; without a value it is a stale marker.
-fn put_point(
-    out: &mut Vec<u8>,
-    buf: &mut Vec<u8>,
-    attributes: &[u8],
-    start: UnixNanos,
-    time: UnixNanos,
-    value: Option<Number>,
-) {
-    buf.clear();
-    put_fixed64_field(buf, 2, start.0);
-    put_fixed64_field(buf, 3, time.0);
-    match value {
-        Some(Number::Double(v)) => put_fixed64_field(buf, 4, v.to_bits()),
-        Some(Number::Int(v)) => put_fixed64_field(buf, 6, v.cast_unsigned()),
-        None => put_varint_field(buf, 8, u64::from(NumberPoint::NO_RECORDED_VALUE)),
-    }
-    buf.extend_from_slice(attributes);
-    put_bytes_field(out, 1, buf);
-}
-
-/// One `attributes` field of a data point with a string value.
-fn put_attribute(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
-    let mut any = Vec::new();
-    put_bytes_field(&mut any, 1, value);
-    let mut pair = Vec::new();
-    put_bytes_field(&mut pair, 1, key);
-    put_bytes_field(&mut pair, 2, &any);
-    put_bytes_field(out, 7, &pair);
 }

@@ -11,6 +11,7 @@ use crate::decode::{self, Data, Metric, Request, ResourceMetrics, Run, ScopeMetr
 use crate::edit::Edits;
 use crate::hash::{Domain, Identity};
 use crate::identify;
+use crate::kind::Intake;
 use crate::ledger::Tally;
 use crate::limits::AHEAD_MAX_NS;
 use crate::record::{Temporality, Writer};
@@ -21,12 +22,15 @@ use crate::wire::{Field, Span, WireError};
 use phoenix_plan::{Affinity, Clock, LabelMatch, LabelOp};
 use std::rc::Rc;
 
+mod distributions;
+mod exemplars;
 mod heads;
 mod kept;
 mod parts;
 mod points;
 mod steady;
 mod trail;
+use distributions::Atom;
 use kept::Dictionary;
 use points::Fate;
 
@@ -57,6 +61,10 @@ pub struct Scratch {
     candidates: Candidates,
     fits: Vec<Option<bool>>,
     rendered: String,
+    /// The distribution at hand.
+    atom: Atom,
+    /// The exemplar at hand.
+    exemplar: Vec<u8>,
 }
 
 impl Scratch {
@@ -179,6 +187,7 @@ struct ScopeScope {
 /// The metric that the walk is in.
 struct MetricScope<'m> {
     metric: &'m Metric,
+    intake: Intake,
     temporality: Temporality,
     /// Sum of the identities of everything but the point: for streams.
     stream: Identity,
@@ -294,31 +303,22 @@ impl<'a> Walk<'a> {
         let Some(field) = metric.data.field().copied() else { return Ok(Left::Something) };
         let data = field.bytes()?;
         self.route(metric.name.bytes(self.buf), resource)?;
-        let all_pass = self.s.candidates.all_pass(self.plan);
-        let sum = match metric.data {
-            Data::Sum(_) if !all_pass => Some(Sum::read(self.buf, data)?),
-            _ => None,
-        };
-        let points = match &sum {
-            Some(sum) => u64::from(sum.points.count),
-            None => u64::from(decode::points(self.buf, data)?.count),
-        };
-        self.tally.points = self.tally.points.saturating_add(points);
-        if all_pass {
+        if self.s.candidates.all_pass(self.plan) {
+            let points = u64::from(decode::points(self.buf, data)?.count);
+            self.tally.points = self.tally.points.saturating_add(points);
             self.tally.passed = self.tally.passed.saturating_add(points);
             return Ok(Left::Something);
         }
-        let temporality = sum.filter(|s| s.monotonic).and_then(|s| match s.temporality {
-            decode::Temporality::Delta => Some(Temporality::Delta),
-            decode::Temporality::Cumulative => Some(Temporality::Cumulative),
-            _ => None,
-        });
-        let (Some(sum), Some(temporality)) = (sum, temporality) else {
+        let (intake, temporality, run) = intake(self.buf, &metric, data)?;
+        let points = u64::from(run.count);
+        self.tally.points = self.tally.points.saturating_add(points);
+        let takes = |t: &Temporality| !self.s.candidates.none_takes(self.plan, intake, *t);
+        let Some(temporality) = temporality.filter(takes) else {
             self.tally.passed = self.tally.passed.saturating_add(points);
             self.tally.unfoldable = self.tally.unfoldable.saturating_add(points);
             return Ok(Left::Something);
         };
-        self.edit(&field, |walk| walk.sum(&metric, &sum, temporality, resource, scope))
+        self.edit(&field, |walk| walk.points(&metric, run, (intake, temporality), resource, scope))
     }
 
     /// Which rules may decide about the points of this metric? The answer is left in the scratch.
@@ -342,11 +342,11 @@ impl<'a> Walk<'a> {
         })
     }
 
-    fn sum(
+    fn points(
         &mut self,
         metric: &Metric,
-        sum: &Sum,
-        temporality: Temporality,
+        points: Run,
+        (intake, temporality): (Intake, Temporality),
         resource: &mut ResourceScope,
         scope: &mut ScopeScope,
     ) -> Result<Left, FlowError> {
@@ -361,10 +361,11 @@ impl<'a> Walk<'a> {
             None => identify::scope(h, self.buf, &decode::Scope::read(self.buf, scope.span)?)?,
         };
         scope.id = Some(scope_id);
-        let metric_id = identify::metric(h, self.buf, metric.name, metric.unit, temporality);
+        let metric_id = identify::metric(h, self.buf, metric.name, metric.unit, &intake.facts(temporality));
         let stream = self.sender_id.plus(resource_id).plus(scope_id).plus(metric_id);
         let within = MetricScope {
             metric,
+            intake,
             temporality,
             stream,
             resource: resource.attributes,
@@ -374,9 +375,10 @@ impl<'a> Walk<'a> {
             scope_id,
         };
         self.s.dictionary.enter_metric();
+        self.s.atom.no_bounds();
         let mut children = Children::default();
-        let steady = self.steady(temporality);
-        let mut fields = sum.points.fields(self.buf);
+        let steady = self.steady(intake, temporality);
+        let mut fields = points.fields(self.buf);
         while let Some((field, span)) = fields.next()? {
             if steady.is_some_and(|fold| self.recorded_again(span, &within, fold)) {
                 self.s.edits.remove(field.span());
@@ -395,12 +397,36 @@ impl<'a> Walk<'a> {
                 }
                 Fate::Ends => {
                     self.tally.marked = self.tally.marked.saturating_add(1);
-                    self.edit(&field, |walk| walk.end(span))?
+                    self.edit(&field, |walk| walk.end(span, intake))?
                 }
             });
         }
         Ok(children.left())
     }
+}
+
+/// What a metric is, its temporality and its points; gauges and summaries speak of now, as cumulative streams do. No temporality where it
+/// says nothing known.
+fn intake(buf: &[u8], metric: &Metric, data: Span) -> Result<(Intake, Option<Temporality>, Run), WireError> {
+    let known = |temporality| match temporality {
+        decode::Temporality::Delta => Some(Temporality::Delta),
+        decode::Temporality::Cumulative => Some(Temporality::Cumulative),
+        _ => None,
+    };
+    let (intake, temporality) = match metric.data {
+        Data::Sum(_) => {
+            let sum = Sum::read(buf, data)?;
+            let intake = if sum.monotonic { Intake::Sum } else { Intake::UpDown };
+            return Ok((intake, known(sum.temporality), sum.points));
+        }
+        Data::Histogram(_) => (Intake::Histogram, known(decode::histogram_temporality(buf, data)?)),
+        Data::ExponentialHistogram(_) => {
+            (Intake::Exponential, known(decode::histogram_temporality(buf, data)?))
+        }
+        Data::Summary(_) => (Intake::Summary, Some(Temporality::Cumulative)),
+        Data::Gauge(_) | Data::None => (Intake::Gauge, Some(Temporality::Cumulative)),
+    };
+    Ok((intake, temporality, decode::points(buf, data)?))
 }
 
 /// Does one of these attributes satisfy a matcher?

@@ -6,7 +6,6 @@
 
 use crate::decode::{AnyValue, Attributes, Elements, KeyValue, Run, Scope};
 use crate::hash::{Domain, Hasher, Identity};
-use crate::record::Temporality;
 use crate::wire::{Span, WireError};
 use core::hash::Hasher as Hasher64;
 
@@ -110,19 +109,9 @@ pub fn scope(h: &Hasher, buf: &[u8], scope: &Scope) -> Result<Identity, WireErro
     Ok(name.plus(attributes(h, Domain::ScopeAttribute, buf, &scope.attributes)?))
 }
 
-/// Identity of a metric: name and unit, type, temporality. Sums are monotonic here.
-pub fn metric(h: &Hasher, buf: &[u8], name: Span, unit: Span, temporality: Temporality) -> Identity {
-    h.pair(Domain::Metric, name.bytes(buf), unit.bytes(buf)).plus(kind(h, temporality))
-}
-
-/// Identity of the kind "monotonic sum of this temporality".
-pub fn kind(h: &Hasher, temporality: Temporality) -> Identity {
-    const SUM: u8 = 7; // the field number of `Metric.sum`
-    let temporality = match temporality {
-        Temporality::Delta => 1,
-        Temporality::Cumulative => 2,
-    };
-    h.pair(Domain::Kind, &[SUM, temporality, 1], &[])
+/// Identity of a metric: name and unit, and the facts of its kind ([`crate::kind`]).
+pub fn metric(h: &Hasher, buf: &[u8], name: Span, unit: Span, facts: &[u8]) -> Identity {
+    h.pair(Domain::Metric, name.bytes(buf), unit.bytes(buf)).plus(h.pair(Domain::Kind, facts, &[]))
 }
 
 /// Does the text of this value read as UTF-8 all the way down? Emissions must not carry anything else: one broken string

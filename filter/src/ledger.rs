@@ -29,9 +29,10 @@ pub struct Tally {
     pub no_value: u64,
     /// Passed because their timestamp is too far ahead.
     pub ahead: u64,
-    /// Passed although a rule would fold them: NaN, infinite, negative or missing value, no timestamp, start after time.
+    /// Passed although a rule would fold them: NaN, infinite, negative or missing value, no timestamp, start after time, a histogram that
+    /// does not add up.
     pub unfit: u64,
-    /// Passed although a rule would fold their metric: no fold is defined for its type.
+    /// Passed although a rule would fold their metric: no fold is declared for its type.
     pub unfoldable: u64,
     /// Passed because a kept label cannot be written: broken UTF-8, a key given twice, or one of our own labels.
     pub unwritable: u64,
@@ -85,11 +86,14 @@ pub struct Page {
     pub overflowed: u64,
     /// Of the folded: deltas that found the table of streams full, so that a repetition of them would not be noticed.
     pub unremembered: u64,
+    /// Values of gauges whose window had closed: refused, since a gauge's past cannot be changed any more.
+    pub late_values: u64,
     /// Points of the emissions that were accepted.
     pub emitted: u64,
     /// Points of emissions that were refused for good after their series had gone: their increments are lost.
     pub abandoned: u64,
-    /// Increments that joined a series.
+    /// Increments that joined a series. Of histograms and summaries the observations, as integers, and their sum, as doubles; of gauges
+    /// nothing.
     pub increments_in: Amount,
     /// Increments whose emission was accepted.
     pub increments_out: Amount,
@@ -122,6 +126,7 @@ impl Page {
             (&mut self.overlaps, o.overlaps),
             (&mut self.carried, o.carried),
             (&mut self.refused, o.refused),
+            (&mut self.late_values, o.late_values),
             (&mut self.emitted, o.emitted),
             (&mut self.abandoned, o.abandoned),
             (&mut self.overflowed, o.overflowed),

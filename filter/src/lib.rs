@@ -42,6 +42,8 @@ pub mod frame;
 pub mod hash;
 /// Streams and series: who a point is on the way in, and on the way out.
 pub mod identify;
+/// What a metric is on the way in, and its series on the way out.
+pub mod kind;
 /// What a worker sends to the fold.
 pub mod record;
 /// The compiled plan: which rule a point meets.
@@ -56,10 +58,18 @@ pub mod switch;
 pub mod affinity;
 /// Exact sums of integers and doubles.
 pub mod amount;
+/// What a window holds, by kind of series.
+pub mod content;
+/// Histograms and summaries: one atom each.
+pub mod distribution;
 /// Closed windows as OTLP, immutable until a definite answer.
 pub mod emit;
+/// Single observations that a folded point shows.
+pub mod exemplar;
 /// The books.
 pub mod ledger;
+/// Gauges and up-down counters: last values.
+pub mod level;
 /// The owner of a shard: records in, emissions out.
 pub mod owner;
 /// The folded series and their open windows.

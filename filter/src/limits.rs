@@ -34,6 +34,25 @@ pub const DOUBLE_MAX: f64 = 1e290;
 /// Series beyond the plan's `series_max` into which the rest of a metric folds when the table is full: one per tenant and metric.
 pub const OVERFLOW_SERIES: u32 = 4_096;
 
+/// Bounds of an explicit histogram. Real ones have a dozen; these still fit a series' head ([`HEAD_BYTES_MAX`]) with its labels.
+pub const BOUNDS_MAX: usize = 512;
+
+/// Buckets a side that an exponential histogram may come with. SDKs send 160 at most; beyond this a point passes.
+pub const BUCKETS_MAX: usize = 1_024;
+
+/// Buckets a side of a folded exponential histogram: two full ones of an SDK side by side keep their scale. Beyond it the scale goes
+/// down, which halves the number.
+pub const EXPONENTIAL_BUCKETS_MAX: usize = 320;
+
+/// Scales that OTLP's data model speaks of.
+pub const SCALES: core::ops::RangeInclusive<i32> = -10..=20;
+
+/// Observations in one point: more than this no double counts (trap 23), and two thousand such points still add up.
+pub const COUNT_MAX: u64 = 1 << 53;
+
+/// The largest exemplar that is kept, with the labels that were folded away: what a panel links to is a trace id and a few of those.
+pub const EXEMPLAR_BYTES_MAX: usize = 1_024;
+
 /// Metrics with a page of their own in the ledger; the rest share the page `(other)`. A name is at most a few dozen bytes, so
 /// the ledger stays below half a mebibyte.
 pub const LEDGER_METRICS_MAX: usize = 1_024;
@@ -52,4 +71,5 @@ pub const SWEEP_SLOTS: usize = 1_024;
 pub const DEPTH_MAX: usize = 16;
 
 const _: () = assert!(OPEN_WINDOWS_MAX > 4_096);
+const _: () = assert!(8 * BOUNDS_MAX <= HEAD_BYTES_MAX / 2);
 const _: () = assert!(DELTA_INTERVALS.is_power_of_two());

@@ -14,18 +14,21 @@ use crate::affinity::Sample;
 use crate::amount::Amount;
 use crate::emit::{Answer, Emission, Entry, Labels, Outbox};
 use crate::hash::Identity;
+use crate::kind::Kind;
 use crate::ledger::{Ledger, PageId};
 use crate::limits::{AHEAD_MAX_NS, CLOCK_SET_BACK_NS, LEAP_NS, SWEEP_SLOTS};
 use crate::record::{Message, Record, RecordError, SeriesHead, Temporality};
 use crate::series::{Head, Series, SeriesTable};
-use crate::stream::{Cumulative, Delta, Watch};
+use crate::stream::{Cumulative, Delta, Membership, Snapshot, Watch};
 use crate::switch::Turn;
 use crate::table::{Keep, Slot, StreamTable};
 use crate::units::UnixNanos;
 use phoenix_plan::{Clock, Plan};
 use std::collections::BTreeMap;
 
+mod distributions;
 mod folding;
+mod levels;
 
 /// What an owner takes from a plan.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +42,7 @@ struct Settings {
     expiry_ns: u64,
     emission_bytes_max: usize,
     backlog_bytes_max: usize,
+    histogram_bytes_max: usize,
 }
 
 /// Folds the records of one shard.
@@ -55,6 +59,11 @@ pub struct Owner {
     forgotten: UnixNanos,
     cumulative: StreamTable<Cumulative>,
     delta: StreamTable<Delta>,
+    /// Cumulative streams of distributions …
+    snapshots: StreamTable<Snapshot>,
+    /// … with the bytes of their last points.
+    snapshot_bytes: usize,
+    memberships: StreamTable<Membership>,
     series: SeriesTable,
     /// Windows by the time at which they close: slot of the series, end of the window.
     due: BTreeMap<UnixNanos, Vec<(u32, UnixNanos)>>,
@@ -64,14 +73,18 @@ pub struct Owner {
     slots: Vec<Target>,
     /// Of the message at hand, the next records with the slots of their streams.
     found: Vec<(Record, Option<Slot>)>,
-    /// The table of cumulative streams is full, and was not yet a twentieth below.
+    /// A table of streams is full, and was not yet a twentieth below.
     full: bool,
+    /// The series of levels and distributions took so many bytes at the last tick, and what came since.
+    content_bytes: usize,
 }
 
 /// Where the points of a series go.
 struct Target {
     /// Its slot; none when even the overflow series found no room.
     slot: Option<u32>,
+    /// What it is.
+    kind: Kind,
     page: PageId,
     /// The slot is that of the overflow series.
     overflows: bool,
@@ -103,6 +116,9 @@ impl Owner {
             forgotten: UnixNanos(0),
             cumulative: StreamTable::new(plan.limits.streams_max),
             delta: StreamTable::new(plan.limits.delta_streams_max),
+            snapshots: StreamTable::new(plan.limits.streams_max),
+            snapshot_bytes: 0,
+            memberships: StreamTable::new(plan.limits.gauge_streams_max),
             series: SeriesTable::new(plan.limits.series_max),
             due: BTreeMap::new(),
             outbox: Outbox::default(),
@@ -110,6 +126,7 @@ impl Owner {
             slots: Vec::new(),
             found: Vec::new(),
             full: false,
+            content_bytes: 0,
         }
     }
 
@@ -136,6 +153,8 @@ impl Owner {
         self.settings = new;
         self.cumulative.set_max(plan.limits.streams_max);
         self.delta.set_max(plan.limits.delta_streams_max);
+        self.snapshots.set_max(plan.limits.streams_max);
+        self.memberships.set_max(plan.limits.gauge_streams_max);
         self.series.set_max(plan.limits.series_max);
     }
 
@@ -155,6 +174,7 @@ impl Owner {
         self.pack(entries);
         self.due.clear();
         self.delta.clear();
+        self.memberships.clear();
         self.rebaseline();
         self.series.clear();
         self.began = None;
@@ -164,13 +184,16 @@ impl Owner {
     /// carried by the raw points.
     pub fn rebaseline(&mut self) {
         self.cumulative.clear();
+        self.snapshots.clear();
+        self.snapshot_bytes = 0;
         // Senders' clocks may be ahead of ours, by no more than this: points further ahead are never folded.
         self.forgotten = self.forgotten.max(self.now.plus(AHEAD_MAX_NS));
         for s in self.series.iter_mut() {
             (s.streams, s.ended) = (0, 0);
         }
-        for (_, _, state) in self.delta.iter() {
-            if let Some(s) = self.series.get_mut(state.series) {
+        let deltas = self.delta.iter().map(|(_, _, state)| state.series);
+        for slot in deltas.chain(self.memberships.iter().map(|(_, _, state)| state.series)) {
+            if let Some(s) = self.series.get_mut(slot) {
                 s.streams = s.streams.saturating_add(1);
             }
         }
@@ -183,11 +206,7 @@ impl Owner {
 
     /// Fold a message of records. An error says that nothing of it was folded.
     pub fn fold(&mut self, message: &[u8], now: UnixNanos) -> Result<(), RecordError> {
-        let read = Message::read(message).and_then(|m| {
-            m.heads().try_for_each(|h| h.map(drop))?;
-            m.records().try_for_each(|r| r.map(drop))?;
-            Ok(m)
-        });
+        let read = Message::read(message).and_then(|m| m.check().map(|()| m));
         let message = match read {
             Ok(m) => m,
             Err(e) => {
@@ -241,9 +260,9 @@ impl Owner {
             let ago_ns = self.now.since(head.since).saturating_add(patience_ns);
             let since_s =
                 if head.since.is_given() { seconds(self.uptime_ns.saturating_sub(ago_ns)) } else { 0 };
-            let (turn, since) = (head.turn, head.since);
             let page = page.unwrap_or_else(|| self.ledger.page_of(head.metric));
-            slots.push(Target { slot, page, overflows, turn, oldest, since, since_s });
+            let (kind, turn, since) = (head.kind, head.turn, head.since);
+            slots.push(Target { slot, kind, page, overflows, turn, oldest, since, since_s });
         }
         let watch = Watch {
             began: self.began.unwrap_or_default(),
@@ -261,12 +280,20 @@ impl Owner {
             }
             for (record, slot) in &mut found {
                 *slot = match record.temporality {
+                    // Distributions and levels look for themselves: they are few among many.
+                    Temporality::Cumulative if record.atom => None,
                     Temporality::Cumulative => self.cumulative.get(&record.stream),
                     Temporality::Delta => self.delta.get(&record.stream),
                 };
             }
             for (record, stream) in &found {
-                self.fold_into(record, *stream, &slots, &watch);
+                self.fold_into(message, record, *stream, &slots, &watch);
+            }
+        }
+        for (series, exemplar) in message.exemplars().flatten() {
+            let target = usize::try_from(series).ok().and_then(|at| slots.get(at));
+            if let Some(series) = target.and_then(|t| t.slot).and_then(|slot| self.series.get_mut(slot)) {
+                series.offer(exemplar);
             }
         }
         self.found = found;
@@ -274,11 +301,24 @@ impl Owner {
     }
 
     /// Fold one record into its series, or count it where there is none.
-    fn fold_into(&mut self, record: &Record, stream: Option<Slot>, slots: &[Target], watch: &Watch) {
+    fn fold_into(
+        &mut self,
+        message: &Message<'_>,
+        record: &Record,
+        stream: Option<Slot>,
+        slots: &[Target],
+        watch: &Watch,
+    ) {
         let at = usize::try_from(record.series).unwrap_or(usize::MAX);
         match slots.get(at) {
             Some(target @ Target { slot: Some(slot), page, overflows, .. }) => {
-                let folded = self.fold_record(record, stream, *slot, target, watch);
+                let folded = match target.kind {
+                    Kind::Sum { .. } => self.fold_record(record, stream, *slot, target, watch),
+                    Kind::Level { .. } => self.fold_level(record, *slot, target),
+                    Kind::Histogram | Kind::Exponential | Kind::Summary => {
+                        self.fold_distribution(message.atom(record), record, stream, *slot, target, watch)
+                    }
+                };
                 if *overflows {
                     let page = self.ledger.page(*page);
                     page.overflowed = page.overflowed.saturating_add(u64::from(folded));
@@ -316,9 +356,29 @@ impl Owner {
             self.close_due(now);
         }
         self.forget_silent();
+        self.weigh();
     }
 
-    /// Is the table of cumulative streams full? Then workers should let points pass raw instead of cutting them out: the streams
+    /// How much do the contents of windows and totals take? Between ticks only what joins is added up.
+    fn weigh(&mut self) {
+        let heavy = self.series.iter().filter(|s| s.head.kind.is_distribution());
+        self.content_bytes = heavy.fold(0, |sum, s| sum.saturating_add(s.heap_bytes()));
+        let below =
+            |len: usize, max: u32| len <= usize::try_from(max.saturating_sub(max / 20)).unwrap_or(usize::MAX);
+        let limit = self.settings.histogram_bytes_max;
+        let has_room = below(self.cumulative.len(), self.cumulative.max())
+            && below(self.snapshots.len(), self.snapshots.max())
+            && below(self.memberships.len(), self.memberships.max())
+            && self.histogram_bytes() <= limit.saturating_sub(limit / 20);
+        self.full = self.full && !has_room;
+    }
+
+    /// What histograms and summaries take: the last point of each stream, windows and totals.
+    pub fn histogram_bytes(&self) -> usize {
+        self.snapshot_bytes.saturating_add(self.content_bytes)
+    }
+
+    /// Is a table of streams full, or what histograms may take? Then workers should let points pass raw instead of cutting them out: the streams
     /// that are not known here could not be counted.
     pub fn is_full(&self) -> bool {
         self.full
@@ -425,9 +485,25 @@ impl Owner {
             leave(series, state.series, false);
             Keep::Remove
         });
-        let room = self.cumulative.max().saturating_sub(self.cumulative.max() / 20);
-        self.full = self.full && self.cumulative.len() > usize::try_from(room).unwrap_or(usize::MAX);
-        series.sweep(SWEEP_SLOTS, |s| s.streams == 0 && s.is_idle() && silent(s.touched_s));
+        let bytes = &mut self.snapshot_bytes;
+        self.snapshots.sweep(SWEEP_SLOTS, |_, state| {
+            if !silent(state.line.touched_s) {
+                return Keep::Keep;
+            }
+            *forgotten = (*forgotten).max(state.line.last());
+            *bytes = bytes.saturating_sub(state.heap_bytes());
+            leave(series, state.line.series(), state.line.has_ended());
+            Keep::Remove
+        });
+        self.memberships.sweep(SWEEP_SLOTS, |_, state| {
+            if !silent(state.touched_s) {
+                return Keep::Keep;
+            }
+            leave(series, state.series, false);
+            Keep::Remove
+        });
+        let gone = |s: &Series| s.streams == 0 && s.is_idle() && !s.has_members() && silent(s.touched_s);
+        series.sweep(SWEEP_SLOTS, gone);
     }
 
     /// The next emission that may be sent now. It counts as in flight from here.
@@ -450,12 +526,12 @@ impl Owner {
             let page = self.ledger.page(entry.page);
             if answer == Answer::Accepted {
                 page.emitted = page.emitted.saturating_add(1);
-                page.increments_out.merge(&entry.closed.amount);
+                page.increments_out.merge(&entry.closed.content.books());
                 continue;
             }
             let Some(series) = self.series.get_mut(entry.slot).filter(|s| s.id == entry.id) else {
                 page.abandoned = page.abandoned.saturating_add(1);
-                page.increments_abandoned.merge(&entry.closed.amount);
+                page.increments_abandoned.merge(&entry.closed.content.books());
                 continue;
             };
             let windows = series.windows;
@@ -476,8 +552,11 @@ impl Owner {
     /// Of the cumulative streams that had a point within the last `recent_ns`: which they are, by a sample. `blind` hides who they are.
     pub fn sample(&self, recent_ns: u64, blind: impl Fn(Identity) -> u64) -> Sample {
         let since_s = seconds(self.uptime_ns.saturating_sub(recent_ns));
-        let recent = self.cumulative.iter().filter(|(_, _, state)| state.touched_s >= since_s);
-        Sample::of(recent.map(|(_, id, _)| blind(id)))
+        let numbers = self.cumulative.iter().map(|(_, id, state)| (id, state.touched_s));
+        let snapshots = self.snapshots.iter().map(|(_, id, state)| (id, state.line.touched_s));
+        let levels = self.memberships.iter().map(|(_, id, state)| (id, state.touched_s));
+        let recent = numbers.chain(snapshots).chain(levels).filter(|(_, touched_s)| *touched_s >= since_s);
+        Sample::of(recent.map(|(id, _)| blind(id)))
     }
 
     /// The books.
@@ -487,7 +566,8 @@ impl Owner {
 
     /// Streams that are remembered.
     pub fn streams(&self) -> usize {
-        self.cumulative.len().saturating_add(self.delta.len())
+        let distributions = self.snapshots.len().saturating_add(self.memberships.len());
+        self.cumulative.len().saturating_add(self.delta.len()).saturating_add(distributions)
     }
 
     /// Folded series.
@@ -499,7 +579,10 @@ impl Owner {
     pub fn balance(&self) -> (Amount, Amount, Amount, Amount) {
         let sum = self.ledger.sum();
         let (mut waiting, mut open) = (Amount::default(), Amount::default());
-        self.outbox.iter().flat_map(|e| e.entries.iter()).for_each(|e| waiting.merge(&e.closed.amount));
+        self.outbox
+            .iter()
+            .flat_map(|e| e.entries.iter())
+            .for_each(|e| waiting.merge(&e.closed.content.books()));
         self.series.iter().for_each(|s| open.merge(&s.open_amount()));
         (sum.increments_in, sum.increments_out, waiting, open)
     }
@@ -517,6 +600,7 @@ fn settings(plan: &Plan, key: u64, writer: &str) -> Settings {
         expiry_ns: plan.stream_expiry.as_nanos(),
         emission_bytes_max: bytes(plan.limits.emission_bytes_max),
         backlog_bytes_max: bytes(plan.limits.backlog_bytes_max),
+        histogram_bytes_max: bytes(plan.limits.histogram_bytes_max),
     }
 }
 

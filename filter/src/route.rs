@@ -4,12 +4,15 @@
 //! points. The plain definition is [`phoenix_plan::Plan::rule_for`]; a property test holds this one to it.
 
 use crate::hash::{Domain, Hasher, Identity};
+use crate::kind::{Intake, Kind};
 use crate::limits::NAME_REMEMBERED_MAX;
 use crate::record::Temporality;
 use crate::units::UnixNanos;
 use crate::window::Windows;
 use hashbrown::HashMap;
-use phoenix_plan::{Affinity, Clock, LabelMatch, Labels, OutputTemporality, Pipeline, Plan, Rule};
+use phoenix_plan::{
+    Affinity, Clock, Function, LabelMatch, Labels, OutputTemporality, Pipeline, Plan, Rule, SummaryFunction,
+};
 use std::rc::Rc;
 
 /// Metric names whose rules are remembered. A batch rarely has more; when full, all are forgotten at once.
@@ -78,18 +81,47 @@ pub struct Fold {
     pub labels: Labels,
     /// Value of the mark label.
     pub mark: Box<[u8]>,
+    /// The same on a summary, whose quantiles go as well.
+    pub summary_mark: Box<[u8]>,
     /// Its part of a series' identity.
     pub mark_id: Identity,
     /// Its windows.
     pub windows: Windows,
+    /// How long the last value of a silent stream of a level stands.
+    pub expiry_ns: u64,
+    /// Exemplars that a series keeps of a window.
+    pub exemplars_max: u8,
     /// Since when its points are recorded, by the worker's clock; the epoch: since the process began.
     pub since: UnixNanos,
     output: OutputTemporality,
+    gauge: Option<Function>,
+    up_down: Option<Function>,
+    summary: Option<SummaryFunction>,
 }
 
 impl Fold {
-    /// Temporality of the output for this input.
-    pub fn output(&self, input: Temporality) -> Temporality {
+    /// What becomes of points of this kind, or `None` where nothing was declared that would be right for them.
+    pub fn kind(&self, intake: Intake, temporality: Temporality) -> Option<Kind> {
+        match (intake, temporality) {
+            (Intake::Sum, _) => Some(Kind::Sum { monotonic: true }),
+            (Intake::UpDown, Temporality::Delta) => {
+                self.up_down.filter(|f| *f == Function::Sum).map(|_| Kind::Sum { monotonic: false })
+            }
+            (Intake::UpDown, Temporality::Cumulative) => {
+                self.up_down.map(|function| Kind::Level { function, up_down: true })
+            }
+            (Intake::Gauge, _) => self.gauge.map(|function| Kind::Level { function, up_down: false }),
+            (Intake::Histogram, _) => Some(Kind::Histogram),
+            (Intake::Exponential, _) => Some(Kind::Exponential),
+            (Intake::Summary, _) => self.summary.map(|_| Kind::Summary),
+        }
+    }
+
+    /// Temporality of the output for this input; levels and summaries have but one.
+    pub fn output(&self, kind: Kind, input: Temporality) -> Temporality {
+        if kind.is_level() || kind == Kind::Summary {
+            return Temporality::Cumulative;
+        }
         match self.output {
             OutputTemporality::Unchanged => input,
             OutputTemporality::Cumulative => Temporality::Cumulative,
@@ -149,7 +181,7 @@ fn course(hasher: &Hasher, plan: &Plan, rule: &Rule, folds: &mut usize) -> Cours
     let mut ready = |pipeline: Pipeline, it: &Option<phoenix_plan::Fold>| {
         let it = it.as_ref().filter(|_| pipeline == Pipeline::Optimized)?;
         *folds = folds.saturating_add(1);
-        Some(fold(hasher, it, *folds))
+        Some(fold(hasher, plan, it, *folds))
     };
     let after = ready(rule.pipeline, &rule.fold);
     if let Some(switch) = &rule.switch {
@@ -161,11 +193,12 @@ fn course(hasher: &Hasher, plan: &Plan, rule: &Rule, folds: &mut usize) -> Cours
     after.map_or(Course::Pass, Course::Fold)
 }
 
-fn fold(hasher: &Hasher, fold: &phoenix_plan::Fold, number: usize) -> Fold {
+fn fold(hasher: &Hasher, plan: &Plan, fold: &phoenix_plan::Fold, number: usize) -> Fold {
     let mark = fold.labels.mark().into_bytes().into_boxed_slice();
     Fold {
         number,
         labels: fold.labels.clone(),
+        summary_mark: fold.labels.mark_with(&["quantile"]).into_bytes().into_boxed_slice(),
         mark_id: hasher.pair(Domain::Series, b"mark", &mark),
         mark,
         windows: Windows {
@@ -174,7 +207,12 @@ fn fold(hasher: &Hasher, fold: &phoenix_plan::Fold, number: usize) -> Fold {
             delay_ns: fold.delay.as_nanos(),
         },
         since: UnixNanos(0),
+        expiry_ns: fold.value_expiry(plan.stream_expiry).as_nanos(),
+        exemplars_max: u8::try_from(fold.exemplars).unwrap_or(u8::MAX),
         output: fold.output_temporality,
+        gauge: fold.gauge,
+        up_down: fold.up_down_counter,
+        summary: fold.summary,
     }
 }
 
@@ -196,6 +234,12 @@ impl Candidates {
     /// The rule of every point, where none of them asks for attributes.
     pub fn only(&self) -> Option<usize> {
         self.last.filter(|_| self.asking.is_empty())
+    }
+
+    /// No point of this kind can meet a fold that takes it.
+    pub fn none_takes(&self, plan: &Compiled, intake: Intake, temporality: Temporality) -> bool {
+        let mut folds = self.asking.iter().chain(&self.last).flat_map(|i| plan.course(*i).folds());
+        folds.all(|fold| fold.kind(intake, temporality).is_none())
     }
 
     /// The rule of a point. `has` says whether the point's attributes satisfy a matcher.

@@ -5,6 +5,7 @@
 //! state as it was.
 
 use crate::amount::Number;
+use crate::distribution::Distribution;
 use crate::limits::DELTA_INTERVALS;
 use crate::units::UnixNanos;
 
@@ -21,9 +22,9 @@ pub struct Observation {
 
 /// What was added between two points in time: `(from, to]`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Increment {
+pub struct Increment<A = Number> {
     /// How much.
-    pub amount: Number,
+    pub amount: A,
     /// Gathered after this time …
     pub from: UnixNanos,
     /// … up to this one.
@@ -106,23 +107,31 @@ impl Cumulative {
 
     /// A further point: what does it add?
     pub fn next(&mut self, p: &Observation) -> Result<Increment, Nothing> {
-        let restarted = p.start > self.start && self.start.is_given();
-        let older_incarnation = p.start.is_given() && p.start < self.start;
-        if p.time <= self.time || older_incarnation {
-            return Err(Nothing::OutOfOrder);
-        }
+        let restarted = self.admit(p)?;
         let last = Number::from_bits(self.series_and_kind & KIND_DOUBLE != 0, self.value_bits);
         let grown = if restarted { None } else { growth(last, p.value) };
-        let increment = match grown {
+        let increment = self.increment(p, grown, || p.value);
+        self.settle(p);
+        Ok(increment)
+    }
+
+    /// Is it newer than the last point? Then: did the stream restart in between, by what it says of its start?
+    fn admit(&self, p: &Observation) -> Result<bool, Nothing> {
+        let restarted = p.start > self.start && self.start.is_given();
+        let older_incarnation = p.start.is_given() && p.start < self.start;
+        if p.time <= self.time || older_incarnation { Err(Nothing::OutOfOrder) } else { Ok(restarted) }
+    }
+
+    /// What a newer point adds: what it has grown by, or after a restart all of it.
+    fn increment<A>(&self, p: &Observation, grown: Option<A>, all: impl FnOnce() -> A) -> Increment<A> {
+        match grown {
             Some(amount) => Increment { amount, from: self.time, to: p.time, reset: false },
             None => {
                 // Counted from zero since the restart; where that lies is known only if the new start says so.
                 let from = if p.start > self.time && p.start < p.time { p.start } else { self.time };
-                Increment { amount: p.value, from, to: p.time, reset: true }
+                Increment { amount: all(), from, to: p.time, reset: true }
             }
-        };
-        self.settle(p);
-        Ok(increment)
+        }
     }
 
     /// A point that went to the upstream raw, because the owner was behind: count on from it, add nothing.
@@ -180,6 +189,75 @@ impl Cumulative {
     pub fn last(&self) -> UnixNanos {
         self.time
     }
+}
+
+/// State of a cumulative stream of distributions: times as [`Cumulative`] has them, and its last point as an atom.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Times, series, and whether it has ended; its value is not used.
+    pub line: Cumulative,
+    atom: Box<[u8]>,
+}
+
+impl Snapshot {
+    /// State after the first point, and what that point adds.
+    pub fn first(
+        p: &Observation,
+        atom: &[u8],
+        it: Distribution,
+        watch: &Watch,
+        series: u32,
+    ) -> (Snapshot, Result<Increment<Distribution>, Nothing>) {
+        let (line, first) = Cumulative::first(p, watch, series);
+        let first = first.map(|i| Increment { amount: it, from: i.from, to: i.to, reset: i.reset });
+        (Snapshot { line, atom: atom.into() }, first)
+    }
+
+    /// A further point, which `it` is read of: what does it add?
+    pub fn next(
+        &mut self,
+        p: &Observation,
+        atom: &[u8],
+        it: Distribution,
+    ) -> Result<Increment<Distribution>, Nothing> {
+        let restarted = self.line.admit(p)?;
+        // An own atom that cannot be read would be a defect; it counts as a restart and not as a trap.
+        let last = Distribution::read(&self.atom).ok().filter(|_| !restarted);
+        let grown = last.and_then(|last| it.since(&last));
+        let increment = self.line.increment(p, grown, || it);
+        self.settle(p, atom);
+        Ok(increment)
+    }
+
+    /// A point that went to the upstream raw: count on from it, add nothing.
+    pub fn carried(&mut self, p: &Observation, atom: &[u8]) {
+        if self.line.admit(p).is_ok() {
+            self.settle(p, atom);
+        }
+    }
+
+    fn settle(&mut self, p: &Observation, atom: &[u8]) {
+        self.line.settle(p);
+        if self.atom.len() == atom.len() {
+            self.atom.copy_from_slice(atom);
+        } else {
+            self.atom = atom.into();
+        }
+    }
+
+    /// Bytes on the heap, with the allocator's own.
+    pub fn heap_bytes(&self) -> usize {
+        self.atom.len().saturating_add(16)
+    }
+}
+
+/// What a stream of a level needs to be found by: the values stand with its series.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Membership {
+    /// Slot of the series that it is a member of.
+    pub series: u32,
+    /// When a point last came, in whole seconds since the owner began.
+    pub touched_s: u32,
 }
 
 /// `new - old`, or `None` when the value fell.
@@ -327,6 +405,7 @@ mod tests {
     #[test]
     fn sizes() {
         assert_eq!(size_of::<Cumulative>(), 32);
+        assert_eq!(size_of::<Snapshot>(), 32 + 2 * size_of::<usize>());
         assert!(size_of::<Delta>() <= 144);
     }
 }

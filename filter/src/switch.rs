@@ -13,12 +13,14 @@
 //! streams went out raw before the switch a worker remembers in [`RawStreams`]. A stream that reaches another worker just then goes
 //! stale by look-back instead.
 
+use crate::amount::Number;
+use crate::distribution::{self, Distribution};
 use crate::hash::Identity;
 use crate::identify::ById;
 use crate::record::{Message, RecordError};
 use crate::stream::Increment;
 use crate::units::UnixNanos;
-use crate::window::share;
+use crate::window::{Running, Share};
 
 /// On which side of a switch a series stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,16 +74,38 @@ impl Turn {
 
 /// An increment in two: what was gathered until `at`, and what after. In proportion to time; integers round the first part down,
 /// as windows do, and nothing is lost.
-pub fn divide(inc: &Increment, at: UnixNanos) -> (Option<Increment>, Option<Increment>) {
+pub fn divide<A: Divide>(inc: &Increment<A>, at: UnixNanos) -> (Option<Increment<A>>, Option<Increment<A>>) {
     if inc.to <= at {
-        return (Some(*inc), None);
+        return (Some(inc.clone()), None);
     }
     if inc.from >= at {
-        return (None, Some(*inc));
+        return (None, Some(inc.clone()));
     }
-    let (before, after) = share(inc.amount, at.since(inc.from), inc.to.since(inc.from));
-    let first = Increment { amount: before, to: at, ..*inc };
-    (Some(first), Some(Increment { amount: after, from: at, reset: false, ..*inc }))
+    let (before, after) = inc.amount.divide(at.since(inc.from), inc.to.since(inc.from));
+    let first = Increment { amount: before, from: inc.from, to: at, reset: inc.reset };
+    (Some(first), Some(Increment { amount: after, from: at, to: inc.to, reset: false }))
+}
+
+/// What can be divided in proportion to time.
+pub trait Divide: Clone {
+    /// The part of `elapsed_ns` out of `span_ns`, and the rest.
+    fn divide(&self, elapsed_ns: u64, span_ns: u64) -> (Self, Self);
+}
+
+impl Divide for Number {
+    fn divide(&self, elapsed_ns: u64, span_ns: u64) -> (Number, Number) {
+        share(Share::new(*self, span_ns), elapsed_ns)
+    }
+}
+
+impl Divide for Distribution {
+    fn divide(&self, elapsed_ns: u64, span_ns: u64) -> (Distribution, Distribution) {
+        share(distribution::Share::new(self, span_ns), elapsed_ns)
+    }
+}
+
+fn share<R: Running>(mut given: R, elapsed_ns: u64) -> (R::Part, R::Part) {
+    (given.up_to(elapsed_ns), given.rest())
 }
 
 /// The streams that this worker saw go out raw and that a switch has not yet ended at the backend. In two generations, so that a
@@ -138,7 +162,6 @@ impl RawStreams {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::amount::Number;
 
     fn inc(amount: i64, from: u64, to: u64) -> Increment {
         Increment { amount: Number::Int(amount), from: UnixNanos(from), to: UnixNanos(to), reset: true }

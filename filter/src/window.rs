@@ -23,13 +23,25 @@ pub struct Windows {
     pub delay_ns: u64,
 }
 
+/// An increment that is given out in parts, in order of time.
+pub trait Running {
+    /// What a part is.
+    type Part;
+
+    /// The part that belongs to the time since the last call, when `elapsed_ns` of the span have passed.
+    fn up_to(&mut self, elapsed_ns: u64) -> Self::Part;
+
+    /// What is left.
+    fn rest(&mut self) -> Self::Part;
+}
+
 /// One part of a split increment.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Part {
+pub struct Part<A = Number> {
     /// Start of the window that receives it.
     pub window: UnixNanos,
     /// The amount.
-    pub amount: Number,
+    pub amount: A,
     /// Its own window had closed: it joined the oldest open one.
     pub late: bool,
 }
@@ -70,36 +82,35 @@ impl Windows {
         }
     }
 
-    /// Split `amount`, observed over `(from, to]`, into parts in order of time. `boundary` is the start of the oldest open
-    /// window: what would fall before it joins that window and is late.
-    pub fn split(
+    /// Split an increment, observed over `(from, to]`, into parts in order of time. `given` has given out nothing of it yet, over a
+    /// span of `to − from`. `boundary` is the start of the oldest open window: what would fall before it joins that window and is late.
+    #[inline]
+    pub fn split<R: Running>(
         &self,
-        amount: Number,
+        mut given: R,
         from: UnixNanos,
         to: UnixNanos,
         boundary: UnixNanos,
-        mut part: impl FnMut(Part),
+        mut part: impl FnMut(Part<R::Part>),
     ) {
         // An observation at exactly the end of a window ends the span before it.
         let newest = to.minus(1);
         let ahead = self.whole(newest.since(boundary));
         // A point from so far ahead comes from under a clock that was wrong: nothing is spread over an age.
         if newest < boundary || ahead > OPEN_WINDOWS_MAX as u64 {
-            part(Part { window: boundary, amount, late: true });
+            part(Part { window: boundary, amount: given.rest(), late: true });
             return;
         }
         let last = boundary.plus(ahead.saturating_mul(self.width_ns));
         let from = from.min(to);
         if from >= last {
-            part(Part { window: last, amount, late: false });
+            part(Part { window: last, amount: given.rest(), late: false });
             return;
         }
         // Whole windows count from the boundary on.
         let before = from < boundary;
         let behind = self.whole(from.since(boundary));
         let first = boundary.plus(behind.saturating_mul(self.width_ns));
-        let span_ns = to.since(from);
-        let mut given = Share::new(amount, span_ns);
         let mut window = first;
         if before {
             let closed = given.up_to(boundary.since(from));
@@ -114,14 +125,8 @@ impl Windows {
     }
 }
 
-/// `whole` in two parts, the first for `elapsed_ns` of `span_ns`, rounded down; the second is the rest.
-pub fn share(whole: Number, elapsed_ns: u64, span_ns: u64) -> (Number, Number) {
-    let mut given = Share::new(whole, span_ns);
-    (given.up_to(elapsed_ns), given.rest())
-}
-
-/// The running share of an increment: how much has been given out.
-struct Share {
+/// The running share of a number: how much has been given out.
+pub struct Share {
     whole: Number,
     span_ns: u64,
     given_int: i64,
@@ -129,11 +134,16 @@ struct Share {
 }
 
 impl Share {
-    fn new(whole: Number, span_ns: u64) -> Share {
+    /// Nothing of `whole`, gathered over `span_ns`, has been given out.
+    #[inline]
+    pub fn new(whole: Number, span_ns: u64) -> Share {
         Share { whole, span_ns: span_ns.max(1), given_int: 0, given_double: 0.0 }
     }
+}
 
-    /// The part that belongs to the time since the last call, when `elapsed_ns` of the span have passed.
+impl Running for Share {
+    type Part = Number;
+
     #[expect(
         clippy::arithmetic_side_effects,
         reason = "floating point, and i128 products of two 64-bit values"
@@ -166,7 +176,8 @@ impl Share {
         }
     }
 
-    fn rest(&self) -> Number {
+    #[inline]
+    fn rest(&mut self) -> Number {
         match self.whole {
             Number::Int(whole) => Number::Int(whole.saturating_sub(self.given_int)),
             Number::Double(whole) => Number::Double(whole - self.given_double),
@@ -185,7 +196,8 @@ mod tests {
     fn check(width: u64, amount: i64, from: u64, to: u64, boundary: u64, expect: &str) {
         let w = Windows { width_ns: width * S, offset_ns: 0, delay_ns: 0 };
         let mut got = Vec::new();
-        w.split(Number::Int(amount), UnixNanos(from * S), UnixNanos(to * S), UnixNanos(boundary * S), |p| {
+        let given = Share::new(Number::Int(amount), to.saturating_sub(from) * S);
+        w.split(given, UnixNanos(from * S), UnixNanos(to * S), UnixNanos(boundary * S), |p| {
             let Number::Int(v) = p.amount else { panic!("an integer became a double") };
             got.push(format!("{}:{v}{}", p.window.0 / S, if p.late { "!" } else { "" }));
         });
@@ -240,7 +252,7 @@ mod tests {
             let (from, to) = (UnixNanos(from * S), UnixNanos((from + len) * S));
             let mut sum = 0i128;
             let mut last = 0;
-            w.split(Number::Int(amount), from, to, boundary, |p| {
+            w.split(Share::new(Number::Int(amount), len * S), from, to, boundary, |p| {
                 let Number::Int(v) = p.amount else { panic!() };
                 assert!(p.window >= boundary && p.window.0 >= last, "out of order or closed");
                 last = p.window.0;
@@ -259,7 +271,7 @@ mod tests {
         fn split_of_doubles_conserves(amount in 0.0f64..1e15, from in 0u64..10_000, len in 0u64..2_000, width in 1u64..100) {
             let w = Windows { width_ns: width * S, offset_ns: 0, delay_ns: 0 };
             let mut sum = crate::amount::Amount::default();
-            w.split(Number::Double(amount), UnixNanos(from * S), UnixNanos((from + len) * S), UnixNanos(0), |p| sum.add(p.amount));
+            w.split(Share::new(Number::Double(amount), len * S), UnixNanos(from * S), UnixNanos((from + len) * S), UnixNanos(0), |p| sum.add(p.amount));
             prop_assert!((sum.to_f64() - amount).abs() <= amount * 1e-12);
         }
     }

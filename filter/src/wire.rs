@@ -162,6 +162,13 @@ impl Field {
         self.varint().map(|value| value as u32)
     }
 
+    /// The value of a `sint32`: zigzag over the low 32 bits.
+    #[inline]
+    pub fn sint32(&self) -> Result<i32, WireError> {
+        let n = self.uint32()?;
+        Ok((n >> 1).cast_signed() ^ (n & 1).cast_signed().wrapping_neg())
+    }
+
     /// The value of a 64-bit fixed-width field.
     #[inline]
     pub fn fixed64(&self) -> Result<u64, WireError> {

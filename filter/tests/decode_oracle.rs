@@ -361,7 +361,7 @@ fn numbers(buf: &[u8], run: Run) -> Result<Vec<pm::NumberDataPoint>, WireError> 
             attributes: pairs(buf, point.attributes.attributes(buf), 0)?,
             start_time_unix_nano: point.start_ns,
             time_unix_nano: point.time_ns,
-            exemplars: vec![Default::default(); point.exemplars as usize],
+            exemplars: vec![Default::default(); point.exemplars.count as usize],
             flags: point.flags,
             value: point.value.map(|value| match value {
                 Number::Int(value) => PNumber::AsInt(value),

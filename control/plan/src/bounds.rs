@@ -48,6 +48,12 @@ pub const OPEN_WINDOWS: u64 = 4_096;
 pub const STREAMS: RangeInclusive<u32> = 1..=4_000_000;
 /// Delta streams hold their last eight intervals: 192 bytes each.
 pub const DELTA_STREAMS: RangeInclusive<u32> = 1..=1_000_000;
+/// Gauge streams: 40 bytes of last value and about as much again while a window is open.
+pub const GAUGE_STREAMS: RangeInclusive<u32> = 1..=1_000_000;
+/// Histograms; half of what Envoy gives a VM.
+pub const HISTOGRAM_BYTES: RangeInclusive<u32> = 64 * KIB..=512 * MIB;
+/// Exemplars of a series and window: more than a panel can show.
+pub const EXEMPLARS: RangeInclusive<u32> = 0..=16;
 /// Folded series; a million of them would be no saving.
 pub const SERIES: RangeInclusive<u32> = 1..=1_000_000;
 /// Records that wait for the upstream's answer, per worker.
@@ -73,6 +79,12 @@ pub(crate) fn range_text(field: &str) -> Option<String> {
         "fold.output_temporality" | "switch.from.fold.output_temporality" => {
             "unchanged, cumulative, delta".to_owned()
         }
+        "fold.gauge"
+        | "fold.up_down_counter"
+        | "switch.from.fold.gauge"
+        | "switch.from.fold.up_down_counter" => "sum, avg, min, max, last, count".to_owned(),
+        "fold.summary" | "switch.from.fold.summary" => "sum_and_count".to_owned(),
+        "fold.exemplars" | "switch.from.fold.exemplars" => text(&EXEMPLARS),
         "schema" => SCHEMA.to_string(),
         "version" => text(&(1..=u64::MAX)),
         "shards" => text(&SHARDS),
@@ -81,6 +93,8 @@ pub(crate) fn range_text(field: &str) -> Option<String> {
         "fold.delay" | "switch.from.fold.delay" => milliseconds(&DELAY_MS),
         "limits.streams_max" => text(&STREAMS),
         "limits.delta_streams_max" => text(&DELTA_STREAMS),
+        "limits.gauge_streams_max" => text(&GAUGE_STREAMS),
+        "limits.histogram_bytes_max" => text(&HISTOGRAM_BYTES),
         "limits.series_max" => text(&SERIES),
         "limits.pending_bytes_max" => text(&PENDING_BYTES),
         "limits.queue_bytes_max" => text(&QUEUE_BYTES),

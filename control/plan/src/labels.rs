@@ -77,6 +77,11 @@ impl Labels {
     /// known only stream by stream: `keep:method,status`. Resource and point attributes together, sorted by bytes, each name once.
     /// A name cannot hold a comma, so a mark has one reading.
     pub fn mark(&self) -> String {
+        self.mark_with(&[])
+    }
+
+    /// The same, where folding drops more than the labels that are named: `quantile` of a summary. A `keep` says it by not naming it.
+    pub fn mark_with(&self, dropped: &[&str]) -> String {
         let (prefix, resource, attributes) = match self {
             Labels::Drop { resource, attributes } => ("", resource.as_slice(), attributes),
             Labels::Keep { resource, attributes } => {
@@ -84,6 +89,9 @@ impl Labels {
             }
         };
         let mut names: Vec<&str> = resource.iter().chain(attributes).map(String::as_str).collect();
+        if matches!(self, Labels::Drop { .. }) {
+            names.extend(dropped);
+        }
         names.sort_unstable();
         names.dedup();
         let mut mark = prefix.to_owned();

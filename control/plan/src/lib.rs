@@ -51,6 +51,6 @@ pub use labels::Labels;
 pub use matchers::{LabelMatch, LabelOp, MetricMatch};
 pub use parse::read;
 pub use plan::{
-    Affinity, Clock, Fold, Limits, OutputTemporality, Pipeline, Placement, Plan, Rule, Switch, Tenant,
-    Treatment,
+    Affinity, Clock, Fold, Function, Limits, OutputTemporality, Pipeline, Placement, Plan, Rule,
+    SummaryFunction, Switch, Tenant, Treatment,
 };

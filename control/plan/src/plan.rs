@@ -141,9 +141,15 @@ pub struct Limits {
     /// Delta streams that are remembered, each with its last intervals.
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 1_000_000)))]
     pub delta_streams_max: u32,
+    /// Gauge streams that are remembered, each with its last value.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 1_000_000)))]
+    pub gauge_streams_max: u32,
     /// Folded series.
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 1_000_000)))]
     pub series_max: u32,
+    /// Histograms: the last point of each stream, open windows, totals.
+    #[cfg_attr(feature = "schema", schemars(range(min = 65_536, max = 536_870_912)))]
+    pub histogram_bytes_max: u32,
     /// Records that wait for the upstream's answer, per worker.
     #[cfg_attr(feature = "schema", schemars(range(min = 1_024, max = 268_435_456)))]
     pub pending_bytes_max: u32,
@@ -250,6 +256,50 @@ pub struct Fold {
     /// Temporality of the folded series.
     #[serde(default, deserialize_with = "shape::word")]
     pub output_temporality: OutputTemporality,
+    /// How gauges are put together. Left out: they pass, since nobody has said what their values together mean.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "shape::optional_word")]
+    pub gauge: Option<Function>,
+    /// How sums that may fall are put together. Left out: they pass. Those of delta temporality take `sum` only.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "shape::optional_word")]
+    pub up_down_counter: Option<Function>,
+    /// What is left of summaries. Left out: they pass, since quantiles cannot be put together.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "shape::optional_word")]
+    pub summary: Option<SummaryFunction>,
+    /// How long the last value of a silent gauge stands: from a window to stream_expiry. Left out: five minutes, within those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_expiry: Option<DurationMs>,
+    /// Exemplars that a series keeps of each window.
+    #[serde(default = "default_exemplars")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 16)))]
+    pub exemplars: u32,
+}
+
+/// What is made of the last values of many streams at the end of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Function {
+    /// Their sum.
+    Sum,
+    /// Two series, `NAME.sum` and `NAME.count`: an average of averages would be wrong.
+    Avg,
+    /// The least.
+    Min,
+    /// The greatest.
+    Max,
+    /// The newest.
+    Last,
+    /// How many streams there are.
+    Count,
+}
+
+/// What is made of summaries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum SummaryFunction {
+    /// Count and sum add up; quantiles go.
+    SumAndCount,
 }
 
 /// Temporality of a folded series.
@@ -299,6 +349,12 @@ impl Plan {
 }
 
 impl Fold {
+    /// How long the last value of a silent gauge stands under a plan's `stream_expiry`. Five minutes are Prometheus' look-back: `sum`
+    /// over raw and over folded series then counts a silent stream equally long.
+    pub fn value_expiry(&self, stream_expiry: DurationMs) -> DurationMs {
+        self.value_expiry.unwrap_or(DurationMs::from_secs(300).max(self.window).min(stream_expiry))
+    }
+
     /// How far windows begin off the multiples of their width.
     pub fn offset(&self) -> DurationMs {
         self.offset.unwrap_or(DurationMs(self.window.0 / 2))
@@ -335,7 +391,9 @@ impl Default for Limits {
         Limits {
             streams_max: 1_000_000,
             delta_streams_max: 200_000,
+            gauge_streams_max: 200_000,
             series_max: 100_000,
+            histogram_bytes_max: 64 << 20,
             pending_bytes_max: 64 << 20,
             queue_bytes_max: 16 << 20,
             emission_bytes_max: 1 << 20,
@@ -375,6 +433,11 @@ fn default_window() -> DurationMs {
 /// A minute: the default export interval of OpenTelemetry SDKs.
 fn default_delay() -> DurationMs {
     DurationMs::from_secs(60)
+}
+
+/// Four: what a panel shows of one point, and no more than a few hundred bytes a window.
+fn default_exemplars() -> u32 {
+    4
 }
 
 /// A header's name in lower case, as HTTP/2 and the embedders have it.

@@ -51,3 +51,11 @@ pub fn word<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> 
     let word = String::deserialize(deserializer)?;
     T::deserialize(word.into_deserializer())
 }
+
+/// For a field that may hold one of a few words.
+pub fn optional_word<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    let Some(word) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    T::deserialize(word.into_deserializer()).map(Some)
+}

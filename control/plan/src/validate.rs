@@ -139,7 +139,13 @@ impl Plan {
             let allowed = format!("0s to less than window, {}", fold.window);
             return Err(PlanError::of("offset", quote(&offset.to_string()), allowed));
         }
-        duration("delay", fold.delay, &bounds::DELAY_MS)
+        duration("delay", fold.delay, &bounds::DELAY_MS)?;
+        let fits = |expiry: &DurationMs| (fold.window..=self.stream_expiry).contains(expiry);
+        if let Some(expiry) = fold.value_expiry.filter(|expiry| !fits(expiry)) {
+            let allowed = format!("window, {}, to stream_expiry, {}", fold.window, self.stream_expiry);
+            return Err(PlanError::of("value_expiry", quote(&expiry.to_string()), allowed));
+        }
+        number("exemplars", fold.exemplars, &bounds::EXEMPLARS)
     }
 
     fn validate_labels(&self, labels: &Labels) -> Checked {
@@ -200,6 +206,8 @@ impl Limits {
     fn validate(&self) -> Checked {
         number("streams_max", self.streams_max, &bounds::STREAMS)?;
         number("delta_streams_max", self.delta_streams_max, &bounds::DELTA_STREAMS)?;
+        number("gauge_streams_max", self.gauge_streams_max, &bounds::GAUGE_STREAMS)?;
+        number("histogram_bytes_max", self.histogram_bytes_max, &bounds::HISTOGRAM_BYTES)?;
         number("series_max", self.series_max, &bounds::SERIES)?;
         number("pending_bytes_max", self.pending_bytes_max, &bounds::PENDING_BYTES)?;
         number("queue_bytes_max", self.queue_bytes_max, &bounds::QUEUE_BYTES)?;

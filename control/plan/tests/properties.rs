@@ -22,13 +22,35 @@ fn fold() -> impl Strategy<Value = Fold> {
         Just(OutputTemporality::Cumulative),
         Just(OutputTemporality::Delta)
     ];
-    (labels, 1_000u64..=3_600_000, 1_000u64..=3_600_000, temporality).prop_map(
-        |(labels, window, delay, output_temporality)| Fold {
+    let function = prop::option::of(prop_oneof![
+        Just(Function::Sum),
+        Just(Function::Avg),
+        Just(Function::Min),
+        Just(Function::Max),
+        Just(Function::Last),
+        Just(Function::Count)
+    ]);
+    let others =
+        (function.clone(), function, prop::option::of(Just(SummaryFunction::SumAndCount)), 0u32..=16);
+    (labels, 1_000u64..=3_600_000, 1_000u64..=3_600_000, temporality, others, any::<bool>()).prop_map(
+        |(
+            labels,
+            window,
+            delay,
+            output_temporality,
+            (gauge, up_down_counter, summary, exemplars),
+            expires,
+        )| Fold {
             labels,
             window: DurationMs(window),
             offset: None,
             delay: DurationMs(delay),
             output_temporality,
+            gauge,
+            up_down_counter,
+            summary,
+            value_expiry: expires.then_some(DurationMs(window)),
+            exemplars,
         },
     )
 }
@@ -164,7 +186,9 @@ fn defaults() {
         limits: Limits {
             streams_max: 1_000_000,
             delta_streams_max: 200_000,
+            gauge_streams_max: 200_000,
             series_max: 100_000,
+            histogram_bytes_max: 64 << 20,
             pending_bytes_max: 67_108_864,
             queue_bytes_max: 16_777_216,
             emission_bytes_max: 1_048_576,

@@ -237,7 +237,7 @@ impl Reader<'_> {
             attributes: self.pairs(&it.attributes)?,
             start_time_unix_nano: it.start_ns,
             time_unix_nano: it.time_ns,
-            exemplars: vec![Default::default(); it.exemplars as usize],
+            exemplars: vec![Default::default(); it.exemplars.count as usize],
             flags: it.flags,
             value: it.value.map(|v| match v {
                 Number::Int(v) => PNumber::AsInt(v),

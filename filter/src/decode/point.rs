@@ -4,7 +4,7 @@
 //! Collector writes value, time, start, attributes; SDKs write start, time, value, attributes: both are one pass.
 
 use super::Run;
-use crate::wire::{Fields, Span, WireError};
+use crate::wire::{Field, Fields, Span, WireError};
 
 /// Tags of one byte, as everybody writes them.
 const TAG_START: u8 = 0x11;
@@ -49,8 +49,8 @@ pub struct NumberPoint {
     pub value: Option<Number>,
     /// `flags`.
     pub flags: u32,
-    /// Number of exemplars.
-    pub exemplars: u32,
+    /// `exemplars`, for [`super::ExemplarAt::read`].
+    pub exemplars: Run,
     /// `attributes`.
     pub attributes: Run,
     /// The field with the value, tag included; empty if absent.
@@ -85,30 +85,16 @@ impl NumberPoint {
             start_ns: usual.start_ns,
             time_ns: usual.time_ns,
             value: Some(usual.value),
-            flags: 0,
-            exemplars: 0,
             attributes: Run { number: 7, count: guess.count, span: usual.attributes },
             value_at: usual.value_at,
-            flags_at: Span::EMPTY,
             is_guessed: true,
-            repeats: false,
+            ..NumberPoint::empty(7, 5)
         })
     }
 
     #[inline(never)]
     fn read_any(buf: &[u8], span: Span) -> Result<NumberPoint, WireError> {
-        let mut it = NumberPoint {
-            start_ns: 0,
-            time_ns: 0,
-            value: None,
-            flags: 0,
-            exemplars: 0,
-            attributes: Run::new(7),
-            value_at: Span::EMPTY,
-            flags_at: Span::EMPTY,
-            is_guessed: false,
-            repeats: false,
-        };
+        let mut it = NumberPoint::empty(7, 5);
         let mut fields = Fields::new(buf, span);
         loop {
             while let Some(field) = fields.short(TAG_ATTRIBUTE) {
@@ -129,18 +115,37 @@ impl NumberPoint {
                     it.repeats |= !it.value_at.is_empty();
                     it.value_at = field.span();
                 }
-                8 => {
-                    it.flags = field.uint32()?;
-                    it.repeats |= !it.flags_at.is_empty();
-                    it.flags_at = field.span();
-                }
-                5 => {
-                    field.bytes()?;
-                    it.exemplars = it.exemplars.saturating_add(1);
-                }
+                8 => it.flag(&field)?,
+                5 => it.exemplars.add(&field)?,
                 _ => {}
             }
         }
+    }
+
+    /// Nothing read yet; `attributes` and `exemplars` are the numbers of those fields.
+    #[inline]
+    pub(super) fn empty(attributes: u32, exemplars: u32) -> NumberPoint {
+        NumberPoint {
+            start_ns: 0,
+            time_ns: 0,
+            value: None,
+            flags: 0,
+            exemplars: Run::new(exemplars),
+            attributes: Run::new(attributes),
+            value_at: Span::EMPTY,
+            flags_at: Span::EMPTY,
+            is_guessed: false,
+            repeats: false,
+        }
+    }
+
+    /// Takes the field `flags`.
+    #[inline]
+    pub(super) fn flag(&mut self, field: &Field) -> Result<(), WireError> {
+        self.flags = field.uint32()?;
+        self.repeats |= !self.flags_at.is_empty();
+        self.flags_at = field.span();
+        Ok(())
     }
 
     /// True if the point says that its series has ended.

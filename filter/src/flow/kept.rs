@@ -14,11 +14,13 @@ use super::trail::{Known, Trail};
 use crate::decode::{Guess, KeyValue, Metric, Run, Scope};
 use crate::hash::{Domain, Identity};
 use crate::identify::{self, ById};
+use crate::kind::Kind;
 use crate::limits::HEAD_BYTES_MAX;
 use crate::record::{SeriesHead, Temporality, Writer};
 use crate::route::{Compiled, Fold};
 use crate::switch::Turn;
 use crate::wire::{Span, WireError, put_bytes_field};
+use std::borrow::Cow;
 
 /// Everything about a point but its own attributes.
 pub struct Kept<'a> {
@@ -33,10 +35,44 @@ pub struct Kept<'a> {
     pub scope_schema: Span,
     pub scope_id: Identity,
     pub metric: &'a Metric,
+    pub kind: Kind,
     pub output: Temporality,
+    /// Of an explicit histogram: its bounds as the wire has them, and their identity. Else nothing, and zero.
+    pub bounds: (&'a [u8], Identity),
     pub tenant: &'a [u8],
     pub tenant_id: Identity,
 }
+
+impl Kept<'_> {
+    /// Identity of the metric on the way out.
+    fn metric_id(&self, buf: &[u8]) -> Identity {
+        let (facts, len) = self.kind.facts(self.output);
+        let facts = facts.get(..len).unwrap_or_default();
+        identify::metric(&self.plan.hasher, buf, self.metric.name, self.metric.unit, facts)
+    }
+
+    /// What the mark says: labels, for a summary the quantiles too, for a histogram which bounds it has, so that series of different
+    /// bounds never share their labels.
+    fn mark(&self) -> Cow<'_, [u8]> {
+        let labels = &*self.fold.mark;
+        match self.kind {
+            Kind::Histogram => {
+                let mut mark = labels.to_vec();
+                mark.extend_from_slice(b";bounds=");
+                // Half of the low half: a number to tell apart the few sets of bounds that a metric has.
+                for nibble in (0..8u32).rev() {
+                    let digit = self.bounds.1.low().wrapping_shr(nibble.wrapping_mul(4)) & 15;
+                    mark.push(HEX.get(digit as usize).copied().unwrap_or(b'0'));
+                }
+                Cow::Owned(mark)
+            }
+            Kind::Summary => Cow::Borrowed(&self.fold.summary_mark),
+            _ => Cow::Borrowed(labels),
+        }
+    }
+}
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// Where a series stands: shard, and index in that shard's dictionary.
 #[derive(Clone, Copy, Debug)]
@@ -145,7 +181,7 @@ impl Dictionary {
     ) -> Result<Found, WireError> {
         let base = self.base(buf, kept)?;
         let known = self.known(buf, kept, attributes)?;
-        let series = base.id.plus(known.kept);
+        let series = base.id.plus(kept.bounds.1).plus(known.kept);
         let key = series.plus(own(kept.fold.number));
         let place = match self.places.get(&key) {
             Some(place) => *place,
@@ -197,8 +233,7 @@ impl Dictionary {
         if let Some(base) = self.bases.iter().find(|base| base.fold == kept.fold.number) {
             return Ok(*base);
         }
-        let (h, m) = (&kept.plan.hasher, kept.metric);
-        let metric = identify::metric(h, buf, m.name, m.unit, kept.output);
+        let (h, m, metric) = (&kept.plan.hasher, kept.metric, kept.metric_id(buf));
         let at = self.resource(buf, kept)?;
         let resource = self.resources.get(at).map(|r| r.id).unwrap_or_default();
         let id = kept.tenant_id.plus(resource).plus(kept.scope_id).plus(metric).plus(kept.fold.mark_id);
@@ -213,9 +248,8 @@ impl Dictionary {
 
     /// Identity of the series that takes what finds the owner's table full.
     fn overflow(&self, buf: &[u8], kept: &Kept<'_>) -> Identity {
-        let h = &kept.plan.hasher;
-        let metric = identify::metric(h, buf, kept.metric.name, kept.metric.unit, kept.output);
-        kept.tenant_id.plus(metric).plus(h.pair(Domain::Series, b"overflow", b""))
+        let overflow = kept.plan.hasher.pair(Domain::Series, b"overflow", b"");
+        kept.tenant_id.plus(kept.metric_id(buf)).plus(kept.bounds.1).plus(overflow)
     }
 
     /// The resource as the fold keeps it: index into `resources`.
@@ -277,7 +311,8 @@ impl Dictionary {
     ) -> Result<Option<u32>, WireError> {
         let m = kept.metric;
         let shared = [m.name, m.description, m.unit, kept.scope, kept.scope_schema, kept.resource_schema];
-        let shared_bytes = shared.iter().fold(kept.tenant.len(), |sum, span| sum.saturating_add(span.len()));
+        let tenant_and_bounds = kept.tenant.len().saturating_add(kept.bounds.0.len());
+        let shared_bytes = shared.iter().fold(tenant_and_bounds, |sum, span| sum.saturating_add(span.len()));
         if shared_bytes > HEAD_BYTES_MAX {
             return Ok(None);
         }
@@ -297,22 +332,27 @@ impl Dictionary {
                 put_bytes_field(&mut self.head, number, span.bytes(buf));
             }
         }
+        let mark = kept.mark();
         let index = writer.series(&SeriesHead {
             id,
             overflow: self.overflow(buf, kept),
             windows: kept.fold.windows,
+            kind: kept.kind,
             output: kept.output,
+            expiry_ns: kept.fold.expiry_ns,
+            exemplars_max: kept.fold.exemplars_max,
             turn: kept.turn,
             since: kept.fold.since,
             tenant: kept.tenant,
             metric: m.name.bytes(buf),
-            mark: &kept.fold.mark,
+            mark: &mark,
             resource,
             resource_schema: kept.resource_schema.bytes(buf),
             scope: kept.scope.bytes(buf),
             scope_schema: kept.scope_schema.bytes(buf),
             metric_head: &self.head,
             attributes: &self.body,
+            bounds: kept.bounds.0,
         });
         Ok(Some(index))
     }

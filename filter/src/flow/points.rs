@@ -6,8 +6,9 @@
 use super::kept::{Found, Kept};
 use super::{FlowError, Left, MetricScope, Walk, satisfies};
 use crate::amount::Number;
-use crate::decode::{self, NumberPoint, Run};
+use crate::decode::{self, DistributionPoint, NumberPoint};
 use crate::hash::Identity;
+use crate::kind::Intake;
 use crate::limits::DOUBLE_MAX;
 use crate::record::{Record, Temporality};
 use crate::route::{self, Course, Switched};
@@ -19,14 +20,30 @@ use phoenix_plan::LabelMatch;
 
 /// By which fold a point becomes a record.
 #[derive(Clone, Copy)]
-struct Fold<'a> {
-    fold: &'a route::Fold,
+pub struct Fold<'a> {
+    pub fold: &'a route::Fold,
     /// Its series' part in a switch.
     turn: Option<Turn>,
     /// The point passes all the same.
-    carried: bool,
+    pub carried: bool,
     /// The series on the other side of the switch has another owner.
     apart: bool,
+}
+
+/// A point, read: what all kinds share, and the rest of a distribution.
+struct Seen {
+    point: NumberPoint,
+    distribution: Option<DistributionPoint>,
+}
+
+/// The folds on both sides of a switch, where they take points of the kind at hand; else those pass.
+type Sides<'a> = (Option<&'a route::Fold>, Option<&'a route::Fold>);
+
+/// The course of a point of the kind at hand.
+#[derive(Clone, Copy)]
+enum Way<'a> {
+    Fold(&'a route::Fold),
+    Switch(&'a Switched, Sides<'a>),
 }
 
 /// What becomes of a point.
@@ -43,14 +60,28 @@ pub enum Fate {
 }
 
 impl Walk<'_> {
-    /// Turn a point into the stale marker of its series: the same stream and time, no value, and the flag that says so.
-    pub fn end(&mut self, span: Span) -> Result<Left, FlowError> {
-        let point = NumberPoint::read(self.buf, span)?;
+    /// Turn a point into the stale marker of its series: the same stream and time, no value, and the flag that says so. A distribution
+    /// keeps its buckets: a backend with a series a bucket ends each of them by its bound.
+    pub fn end(&mut self, span: Span, intake: Intake) -> Result<Left, FlowError> {
+        let point = self.read(span, intake)?.point;
         let (flags, len) = encode_varint(u64::from(point.flags | NumberPoint::NO_RECORDED_VALUE));
         // Field 8, a varint.
         let mut marker = vec![0x40];
         marker.extend_from_slice(flags.get(..len).unwrap_or_default());
-        let (value, flags) = (point.value_at, point.flags_at);
+        let (mut value, flags) = (point.value_at, point.flags_at);
+        if !intake.is_number() {
+            if !flags.is_empty() {
+                self.s.edits.replace(flags, &marker);
+                return Ok(Left::Something);
+            }
+            value = Span { start: span.end, end: span.end };
+            if intake == Intake::Histogram || intake == Intake::Exponential {
+                // Field 10, a varint.
+                if let Some(tag) = marker.first_mut() {
+                    *tag = 0x50;
+                }
+            }
+        }
         if !flags.is_empty() && flags.start < value.start {
             self.s.edits.remove(flags);
         }
@@ -61,66 +92,108 @@ impl Walk<'_> {
         Ok(Left::Something)
     }
 
-    /// One point: passes, or becomes a record and leaves the batch; around a switch perhaps both.
-    pub fn point(&mut self, span: Span, within: &MetricScope<'_>) -> Result<Fate, FlowError> {
+    /// Read a point of any kind.
+    #[inline]
+    fn read(&self, span: Span, intake: Intake) -> Result<Seen, FlowError> {
+        let it = match intake {
+            Intake::Sum | Intake::UpDown | Intake::Gauge => {
+                return Ok(Seen { point: NumberPoint::read(self.buf, span)?, distribution: None });
+            }
+            Intake::Histogram => DistributionPoint::histogram(self.buf, span)?,
+            Intake::Exponential => DistributionPoint::exponential(self.buf, span)?,
+            Intake::Summary => DistributionPoint::summary(self.buf, span)?,
+        };
+        Ok(Seen { point: it.common, distribution: Some(it) })
+    }
+
+    /// Read a point of any kind. Whether the attributes of a number are those that were expected is left in the dictionary.
+    fn read_guessing(&mut self, span: Span, intake: Intake) -> Result<Seen, FlowError> {
+        if !intake.is_number() {
+            return self.read(span, intake);
+        }
         let point = NumberPoint::read_guessing(self.buf, span, self.s.dictionary.guess())?;
         if point.is_guessed {
             self.s.dictionary.guessed(point.attributes.span);
         }
+        Ok(Seen { point, distribution: None })
+    }
+
+    /// One point: passes, or becomes a record and leaves the batch; around a switch perhaps both.
+    pub fn point(&mut self, span: Span, within: &MetricScope<'_>) -> Result<Fate, FlowError> {
+        let seen = self.read_guessing(span, within.intake)?;
+        let point = &seen.point;
         let (buf, rendered) = (self.buf, &mut self.s.rendered);
         let has = |label: &LabelMatch| satisfies(buf, &point.attributes, label, rendered);
         let Some(index) = self.s.candidates.rule(self.plan, has)? else { return Ok(Fate::Passes) };
         let plan = self.plan;
-        match plan.course(index) {
-            Course::Pass => Ok(Fate::Passes),
-            course if self.affine_from.is_given() && within.temporality == Temporality::Cumulative => {
-                self.checked(&point, within, course)
+        let takes = |fold: &&route::Fold| fold.kind(within.intake, within.temporality).is_some();
+        let course = match plan.course(index) {
+            Course::Pass => return Ok(Fate::Passes),
+            Course::Fold(fold) => Some(fold).filter(takes).map(Way::Fold),
+            Course::Switch(it) => {
+                let sides = (it.before.as_ref().filter(takes), it.after.as_ref().filter(takes));
+                (sides.0.is_some() || sides.1.is_some()).then_some(Way::Switch(it, sides))
             }
-            Course::Fold(fold) if point.is_stale() => self.ended(&point, within, fold, None),
-            Course::Fold(fold) => {
-                let Some(observation) = self.fit(&point) else { return Ok(Fate::Passes) };
+        };
+        let Some(way) = course else {
+            self.tally.unfoldable = self.tally.unfoldable.saturating_add(1);
+            return Ok(Fate::Passes);
+        };
+        match way {
+            way if self.affine_from.is_given() && within.temporality == Temporality::Cumulative => {
+                self.checked(&seen, within, way)
+            }
+            Way::Fold(fold) if point.is_stale() => self.ended(&seen, within, fold, None),
+            Way::Fold(fold) => {
+                let Some(observation) = self.fit(&seen, within) else { return Ok(Fate::Passes) };
                 let by = Fold { fold, turn: None, carried: false, apart: false };
-                Ok(self
-                    .record(&point.attributes, within, &by, observation)?
-                    .map_or(Fate::Passes, |_| Fate::Cut))
+                Ok(self.record(point, within, &by, observation)?.map_or(Fate::Passes, |_| Fate::Cut))
             }
-            Course::Switch(switch) => self.switched(&point, within, switch),
+            Way::Switch(switch, sides) => self.switched(&seen, within, switch, sides),
         }
+    }
+
+    /// Which bounds has it? The answer is left in the scratch. False when they cannot be read or are no bounds.
+    fn bounds(&mut self, seen: &Seen) -> bool {
+        match &seen.distribution {
+            Some(it) => self.s.atom.read_bounds(self.buf, &self.plan.hasher, it),
+            None => true,
+        }
+    }
+
+    /// The distribution as an atom, left in the scratch. False when it does not add up.
+    fn atom(&mut self, it: &DistributionPoint, within: &MetricScope<'_>) -> bool {
+        let atom = &mut self.s.atom;
+        atom.read_bounds(self.buf, &self.plan.hasher, it) && atom.write(self.buf, it, within.temporality)
     }
 
     /// A point of a cumulative sum under a plan that asks for affinity to be shown. Until it is, the point passes, and the owner
     /// learns where to count from; from then on it is as after a switch from raw.
-    fn checked(
-        &mut self,
-        point: &NumberPoint,
-        within: &MetricScope<'_>,
-        course: &Course,
-    ) -> Result<Fate, FlowError> {
-        let at = self.affine_from;
+    fn checked(&mut self, seen: &Seen, within: &MetricScope<'_>, way: Way<'_>) -> Result<Fate, FlowError> {
+        let (at, point) = (self.affine_from, &seen.point);
         let is_affine = UnixNanos(point.time_ns) >= at;
-        match course {
-            Course::Switch(switch) if is_affine => self.switched(point, within, switch),
-            Course::Fold(fold) if point.is_stale() && is_affine => {
-                self.ended(point, within, fold, Some(Turn { at, side: Side::OpensAfterRaw }))
+        match way {
+            Way::Switch(switch, sides) if is_affine => self.switched(seen, within, switch, sides),
+            Way::Fold(fold) if point.is_stale() && is_affine => {
+                self.ended(seen, within, fold, Some(Turn { at, side: Side::OpensAfterRaw }))
             }
             _ if point.is_stale() => Ok(Fate::Passes),
-            Course::Fold(to) => {
-                let Some(observation) = self.fit(point) else { return Ok(Fate::Passes) };
+            Way::Fold(to) => {
+                let Some(observation) = self.fit(seen, within) else { return Ok(Fate::Passes) };
                 if is_affine {
                     return self.after_raw(point, within, to, at, observation);
                 }
                 self.tally.unaffine = self.tally.unaffine.saturating_add(1);
                 self.before_fold(point, within, to, at, observation)
             }
-            Course::Switch(switch) => {
-                let Some(observation) = self.fit(point) else { return Ok(Fate::Passes) };
+            Way::Switch(_, (before, after)) => {
+                let Some(observation) = self.fit(seen, within) else { return Ok(Fate::Passes) };
                 self.tally.unaffine = self.tally.unaffine.saturating_add(1);
-                match switch.after.as_ref().or(switch.before.as_ref()) {
+                match after.or(before) {
                     Some(to) => self.before_fold(point, within, to, at, observation),
                     None => Ok(Fate::Passes),
                 }
             }
-            Course::Pass => Ok(Fate::Passes),
         }
     }
 
@@ -148,7 +221,7 @@ impl Walk<'_> {
     ) -> Result<Fate, FlowError> {
         let turn = Some(Turn { at, side: Side::OpensAfterRaw });
         let by = Fold { fold: to, turn, carried: false, apart: false };
-        let Some(stream) = self.record(&point.attributes, within, &by, observation)? else {
+        let Some(stream) = self.record(point, within, &by, observation)? else {
             return Ok(Fate::Passes);
         };
         let ends = self.s.raw.contains(stream) && !point.repeats;
@@ -158,29 +231,31 @@ impl Walk<'_> {
     /// A point of a rule that switches.
     fn switched(
         &mut self,
-        point: &NumberPoint,
+        seen: &Seen,
         within: &MetricScope<'_>,
         switch: &Switched,
+        sides: Sides<'_>,
     ) -> Result<Fate, FlowError> {
+        let point = &seen.point;
         let is_after = UnixNanos(point.time_ns) >= switch.at;
         if point.is_stale() {
-            let (fold, side) = match (is_after, &switch.before, &switch.after) {
+            let (fold, side) = match (is_after, sides.0, sides.1) {
                 (false, Some(from), None) => (from, Side::ClosesForRaw),
                 (false, Some(from), Some(_)) => (from, Side::ClosesForFold),
                 (true, None, Some(to)) => (to, Side::OpensAfterRaw),
                 (true, Some(_), Some(to)) => (to, Side::OpensAfterFold),
                 _ => return Ok(Fate::Passes),
             };
-            return self.ended(point, within, fold, Some(Turn { at: switch.at, side }));
+            return self.ended(seen, within, fold, Some(Turn { at: switch.at, side }));
         }
-        let Some(observation) = self.fit(point) else { return Ok(Fate::Passes) };
+        let Some(observation) = self.fit(seen, within) else { return Ok(Fate::Passes) };
         let by = |fold, side| Fold {
             fold,
             turn: Some(Turn { at: switch.at, side }),
             carried: false,
             apart: false,
         };
-        match (&switch.before, &switch.after) {
+        match sides {
             (None, Some(to)) if !is_after => self.before_fold(point, within, to, switch.at, observation),
             (None, Some(to)) => self.after_raw(point, within, to, switch.at, observation),
             (Some(from), None) if is_after => {
@@ -192,9 +267,7 @@ impl Walk<'_> {
             }
             (Some(from), None) => {
                 let by = by(from, Side::ClosesForRaw);
-                Ok(self
-                    .record(&point.attributes, within, &by, observation)?
-                    .map_or(Fate::Passes, |_| Fate::Cut))
+                Ok(self.record(point, within, &by, observation)?.map_or(Fate::Passes, |_| Fate::Cut))
             }
             (Some(from), Some(to)) => self.refolded(point, within, (from, to), switch, observation),
             (None, None) => Ok(Fate::Passes),
@@ -220,18 +293,18 @@ impl Walk<'_> {
         };
         let mut apart = false;
         if self.s.writers.len() > 1 {
-            let old = self.place(&point.attributes, within, &by(from, Side::ClosesForFold))?.place;
-            let new = self.place(&point.attributes, within, &by(to, Side::OpensAfterFold))?.place;
+            let old = self.place(point, within, &by(from, Side::ClosesForFold))?.place;
+            let new = self.place(point, within, &by(to, Side::OpensAfterFold))?.place;
             apart = old.map(|p| p.shard) != new.map(|p| p.shard);
         }
         let old = Fold { apart, ..by(from, Side::ClosesForFold) };
         let new = Fold { apart, ..by(to, Side::OpensAfterFold) };
         let (first, second) = if is_after { (new, old) } else { (old, Fold { carried: true, ..new }) };
-        if self.record(&point.attributes, within, &first, observation)?.is_none() {
+        if self.record(point, within, &first, observation)?.is_none() {
             return Ok(Fate::Passes);
         }
         if apart && observation.time <= switch.settled_at {
-            self.write(&point.attributes, within, &second, observation)?;
+            self.write(point, within, &second, observation)?;
         }
         Ok(Fate::Cut)
     }
@@ -244,7 +317,7 @@ impl Walk<'_> {
         by: &Fold<'_>,
         observation: Observation,
     ) -> Result<Fate, FlowError> {
-        if self.write(&point.attributes, within, by, observation)?.is_some() {
+        if self.write(point, within, by, observation)?.is_some() {
             self.tally.watched = self.tally.watched.saturating_add(1);
         }
         Ok(Fate::Passes)
@@ -254,13 +327,18 @@ impl Walk<'_> {
     /// series is still there, it is that series' own marker and passes.
     fn ended(
         &mut self,
-        point: &NumberPoint,
+        seen: &Seen,
         within: &MetricScope<'_>,
         fold: &route::Fold,
         turn: Option<Turn>,
     ) -> Result<Fate, FlowError> {
+        let point = &seen.point;
         if UnixNanos(point.time_ns) > self.ahead_after {
             self.tally.ahead = self.tally.ahead.saturating_add(1);
+            return Ok(Fate::Passes);
+        }
+        if !self.bounds(seen) {
+            self.tally.unfit = self.tally.unfit.saturating_add(1);
             return Ok(Fate::Passes);
         }
         let by = Fold { fold, turn, carried: false, apart: false };
@@ -269,8 +347,8 @@ impl Walk<'_> {
             time: UnixNanos(point.time_ns),
             value: Number::Int(0),
         };
-        let found = self.place(&point.attributes, within, &by)?;
-        let stream = within.stream.plus(found.attributes_id);
+        let found = self.place(point, within, &by)?;
+        let stream = within.stream.plus(found.attributes_id).plus(self.s.atom.bounds_id());
         if let Some(place) = found.place
             && within.temporality == Temporality::Cumulative
             && let Some(writer) = self.s.writers.get_mut(place.shard)
@@ -283,6 +361,7 @@ impl Walk<'_> {
                 carried: false,
                 ended: true,
                 apart: false,
+                atom: false,
                 observation,
             });
         }
@@ -296,12 +375,12 @@ impl Walk<'_> {
     /// The record of a point that leaves the batch: counted. The stream that it is of, or `None` when its series cannot be written.
     fn record(
         &mut self,
-        attributes: &Run,
+        point: &NumberPoint,
         within: &MetricScope<'_>,
         by: &Fold<'_>,
         observation: Observation,
     ) -> Result<Option<Identity>, FlowError> {
-        let stream = self.write(attributes, within, by, observation)?;
+        let stream = self.write(point, within, by, observation)?;
         let counter = match stream {
             Some(_) => &mut self.tally.recorded,
             None => &mut self.tally.unwritable,
@@ -312,18 +391,26 @@ impl Walk<'_> {
 
     fn write(
         &mut self,
-        attributes: &Run,
+        point: &NumberPoint,
         within: &MetricScope<'_>,
         by: &Fold<'_>,
         observation: Observation,
     ) -> Result<Option<Identity>, FlowError> {
-        let found = self.place(attributes, within, by)?;
+        let found = self.place(point, within, by)?;
         let Some(place) = found.place else { return Ok(None) };
+        if point.exemplars.count > 0 && !by.carried {
+            self.exemplars(point, within, by, place)?;
+        }
         let Some(writer) = self.s.writers.get_mut(place.shard) else { return Ok(None) };
         if writer.bytes() > self.record_bytes_max {
             return Err(FlowError::TooManyRecords);
         }
-        let stream = within.stream.plus(found.attributes_id);
+        let stream = within.stream.plus(found.attributes_id).plus(self.s.atom.bounds_id());
+        let mut observation = observation;
+        let atom = !within.intake.is_number();
+        if atom {
+            observation.value = writer.atom(self.s.atom.bytes());
+        }
         writer.record(&Record {
             stream,
             series: place.index,
@@ -331,6 +418,7 @@ impl Walk<'_> {
             carried: by.carried,
             ended: false,
             apart: by.apart,
+            atom,
             observation,
         });
         Ok(Some(stream))
@@ -339,10 +427,13 @@ impl Walk<'_> {
     /// The series of a point under a fold.
     fn place(
         &mut self,
-        attributes: &Run,
+        point: &NumberPoint,
         within: &MetricScope<'_>,
         by: &Fold<'_>,
     ) -> Result<Found, FlowError> {
+        let Some(kind) = by.fold.kind(within.intake, within.temporality) else {
+            return Ok(Found { attributes_id: Identity::ZERO, place: None });
+        };
         let kept = Kept {
             plan: self.plan,
             fold: by.fold,
@@ -353,33 +444,48 @@ impl Walk<'_> {
             scope_schema: within.scope_schema,
             scope_id: within.scope_id,
             metric: within.metric,
-            output: by.fold.output(within.temporality),
+            kind,
+            output: by.fold.output(kind, within.temporality),
+            bounds: self.s.atom.bounds(),
             tenant: self.batch.tenant,
             tenant_id: self.tenant_id,
         };
-        Ok(self.s.dictionary.place(self.buf, &kept, attributes, &mut self.s.writers)?)
+        Ok(self.s.dictionary.place(self.buf, &kept, &point.attributes, &mut self.s.writers)?)
     }
 
     /// The point as something that can be folded, or `None` and a count of why not.
-    fn fit(&mut self, point: &NumberPoint) -> Option<Observation> {
+    fn fit(&mut self, seen: &Seen, within: &MetricScope<'_>) -> Option<Observation> {
+        let point = &seen.point;
         if UnixNanos(point.time_ns) > self.ahead_after {
             self.tally.ahead = self.tally.ahead.saturating_add(1);
             return None;
         }
-        let fit = point.value.and_then(|value| observation(point.start_ns, point.time_ns, value));
+        let value = match (point.value, &seen.distribution) {
+            (Some(value), _) => Some(value),
+            (None, Some(it)) => self.atom(it, within).then_some(decode::Number::Int(0)),
+            (None, None) => None,
+        };
+        let fit = value.and_then(|v| observation(within.intake, (point.start_ns, point.time_ns), v));
         self.tally.unfit = self.tally.unfit.saturating_add(u64::from(fit.is_none()));
         fit
     }
 }
 
-/// What can be folded: a finite value that is not negative, with a time and no start behind it.
+/// What can be folded: a finite value, in a monotonic sum none that is negative, with a time and no start behind it.
 #[inline(always)]
-pub fn observation(start_ns: u64, time_ns: u64, value: decode::Number) -> Option<Observation> {
-    let (start, time) = (UnixNanos(start_ns), UnixNanos(time_ns));
+pub fn observation(
+    intake: Intake,
+    (start_ns, time_ns): (u64, u64),
+    value: decode::Number,
+) -> Option<Observation> {
+    let least = if intake == Intake::Sum { 0.0 } else { -DOUBLE_MAX };
     let value = match value {
-        decode::Number::Int(v) if v >= 0 => Number::Int(v),
-        decode::Number::Double(v) if (0.0..DOUBLE_MAX).contains(&v) => Number::Double(v),
+        decode::Number::Int(v) if v >= 0 || intake != Intake::Sum => Number::Int(v),
+        decode::Number::Double(v) if (least..DOUBLE_MAX).contains(&v) => Number::Double(v),
         _ => return None,
     };
+    // A gauge needs no start, and what it says there means nothing.
+    let start = if intake == Intake::Gauge { UnixNanos(0) } else { UnixNanos(start_ns) };
+    let time = UnixNanos(time_ns);
     (time.is_given() && start <= time).then_some(Observation { start, time, value })
 }

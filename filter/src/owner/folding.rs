@@ -4,25 +4,27 @@
 //! switch divides it; a count in the ledger for whatever adds nothing.
 
 use super::{Owner, Target, leave};
+use crate::amount::Number;
 use crate::record::{Record, Temporality};
 use crate::series::SeriesTable;
 use crate::stream::{Cumulative, Delta, Increment, Nothing, Watch};
-use crate::switch::{Side, Turn, divide};
+use crate::switch::{Divide, Side, Turn, divide};
 use crate::table::Slot;
 use crate::units::UnixNanos;
+use crate::window::Share;
 
 /// What a record turned out to be.
 #[derive(Clone, Copy)]
-enum Observed {
-    Increment(Increment),
-    Unremembered(Increment),
+pub(super) enum Observed<A = Number> {
+    Increment(Increment<A>),
+    Unremembered(Increment<A>),
     Nothing(Nothing),
     Carried,
     Full,
 }
 
-impl From<Result<Increment, Nothing>> for Observed {
-    fn from(r: Result<Increment, Nothing>) -> Observed {
+impl<A> From<Result<Increment<A>, Nothing>> for Observed<A> {
+    fn from(r: Result<Increment<A>, Nothing>) -> Observed<A> {
         match r {
             Ok(inc) => Observed::Increment(inc),
             Err(why) => Observed::Nothing(why),
@@ -40,49 +42,65 @@ impl Owner {
         target: &Target,
         watch: &Watch,
     ) -> bool {
-        let turn = target.turn;
         let (found, before) = match (record.ended, record.temporality) {
             (true, _) => return self.end(record),
             (_, Temporality::Cumulative) => self.observe_cumulative(record, stream, slot, target, watch),
             (_, Temporality::Delta) => self.observe_delta(record, stream, slot),
         };
+        let Some(inc) = self.book(found, slot) else { return false };
+        let shares = shares(inc, slot, target.turn, before, record.apart);
+        self.join_shares(shares, slot, target, Owner::join)
+    }
+
+    /// Count what a record turned out to be; the increment, if it is one.
+    pub(super) fn book<A>(&mut self, found: Observed<A>, slot: u32) -> Option<Increment<A>> {
         let touched_s = self.uptime_s;
-        let Some(series) = self.series.get_mut(slot) else { return false };
+        let series = self.series.get_mut(slot)?;
         series.touched_s = touched_s;
-        let page_id = series.page;
-        let page = self.ledger.page(page_id);
+        let page = self.ledger.page(series.page);
         page.records = page.records.saturating_add(1);
         let (inc, unremembered) = match found {
             Observed::Carried => {
                 page.carried = page.carried.saturating_add(1);
-                return false;
+                return None;
             }
             Observed::Full => {
                 page.refused = page.refused.saturating_add(1);
-                return false;
+                return None;
             }
             Observed::Nothing(why) => {
                 page.nothing(why);
-                return false;
+                return None;
             }
             Observed::Increment(inc) => (inc, false),
             Observed::Unremembered(inc) => (inc, true),
         };
         page.unremembered = page.unremembered.saturating_add(u64::from(unremembered));
         page.resets = page.resets.saturating_add(u64::from(inc.reset));
-        let Shares { here, there } = shares(inc, slot, turn, before, record.apart);
+        Some(inc)
+    }
+
+    /// Give both sides of a switch their part of an increment. Says whether there was one.
+    pub(super) fn join_shares<A>(
+        &mut self,
+        Shares { here, there }: Shares<A>,
+        slot: u32,
+        target: &Target,
+        join: fn(&mut Owner, u32, &Increment<A>, UnixNanos) -> bool,
+    ) -> bool {
         let joined = here.is_some() || there.is_some();
         let mut late = false;
         if let Some(inc) = here {
-            late |= self.join(slot, &inc, target.oldest);
+            late |= join(self, slot, &inc, target.oldest);
         }
         if let Some((old, inc)) = there
             && let Some(series) = self.series.get(old)
         {
             let oldest = series.oldest_open(self.closed_at, self.now);
-            late |= self.join(old, &inc, oldest);
+            late |= join(self, old, &inc, oldest);
         }
-        let page = self.ledger.page(page_id);
+        let Some(series) = self.series.get(slot) else { return joined };
+        let page = self.ledger.page(series.page);
         page.late = page.late.saturating_add(u64::from(late));
         let counter = if joined { &mut page.folded } else { &mut page.carried };
         *counter = counter.saturating_add(1);
@@ -99,9 +117,10 @@ impl Owner {
         let opens = series.opens_at();
         let due = &mut self.due;
         let mut late = false;
-        windows.split(inc.amount, inc.from, inc.to, oldest, |part| {
+        let given = Share::new(inc.amount, inc.to.since(inc.from));
+        windows.split(given, inc.from, inc.to, oldest, |part| {
             late |= part.late && part.window > opens;
-            if series.add(&part) {
+            if series.add(part.window, part.amount) {
                 let at = windows.closes_at(part.window);
                 due.entry(at).or_default().push((slot, windows.end_of(part.window)));
             }
@@ -170,7 +189,12 @@ impl Owner {
         (if record.carried { Observed::Carried } else { first.into() }, None)
     }
 
-    fn observe_delta(&mut self, record: &Record, stream: Option<Slot>, slot: u32) -> (Observed, Option<u32>) {
+    pub(super) fn observe_delta(
+        &mut self,
+        record: &Record,
+        stream: Option<Slot>,
+        slot: u32,
+    ) -> (Observed, Option<u32>) {
         let touched_s = self.uptime_s;
         let (at, known) = match stream.or_else(|| self.delta.get(&record.stream)) {
             Some(at) => (at, true),
@@ -204,7 +228,7 @@ impl Owner {
         (if record.carried { Observed::Carried } else { found.into() }, known.then_some(before))
     }
 
-    /// A stream says that it has ended. When it was the last of its series, the series ends with the window of that time.
+    /// A stream says that it has ended.
     fn end(&mut self, record: &Record) -> bool {
         let Some(at) = self.cumulative.get(&record.stream) else { return false };
         let Some(state) = self.cumulative.state_mut(at) else { return false };
@@ -212,22 +236,27 @@ impl Owner {
             return false;
         }
         let slot = state.series();
-        let Some(series) = self.series.get_mut(slot) else { return false };
+        self.end_of_stream(slot, record.observation.time);
+        false
+    }
+
+    /// One of the streams of a series has ended. When it was the last one, the series ends with the window of that time.
+    pub(super) fn end_of_stream(&mut self, slot: u32, time: UnixNanos) {
+        let Some(series) = self.series.get_mut(slot) else { return };
         series.ended = series.ended.saturating_add(1);
         if series.has_ended() {
             let windows = series.windows;
             let oldest = series.oldest_open(self.closed_at, self.now);
-            let window = oldest.max(windows.start_of(record.observation.time.minus(1)));
+            let window = oldest.max(windows.start_of(time.minus(1)));
             if series.touch(window) {
                 let due = self.due.entry(windows.closes_at(window)).or_default();
                 due.push((slot, windows.end_of(window)));
             }
         }
-        false
     }
 }
 
-fn move_stream(series: &mut SeriesTable, from: u32, to: u32, ended: bool) {
+pub(super) fn move_stream(series: &mut SeriesTable, from: u32, to: u32, ended: bool) {
     leave(series, from, ended);
     if let Some(s) = series.get_mut(to) {
         s.streams = s.streams.saturating_add(1);
@@ -236,16 +265,21 @@ fn move_stream(series: &mut SeriesTable, from: u32, to: u32, ended: bool) {
 }
 
 /// Who takes which part of an increment.
-struct Shares {
-    here: Option<Increment>,
-    there: Option<(u32, Increment)>,
+pub(super) struct Shares<A> {
+    here: Option<Increment<A>>,
+    there: Option<(u32, Increment<A>)>,
 }
 
 /// Divide an increment of a record between its series and the one that its stream folded into before a switch. `apart`: another
 /// owner takes the part on the other side.
-fn shares(inc: Increment, slot: u32, turn: Option<Turn>, before: Option<u32>, apart: bool) -> Shares {
-    let all = Shares { here: Some(inc), there: None };
-    let Some(turn) = turn else { return all };
+pub(super) fn shares<A: Divide>(
+    inc: Increment<A>,
+    slot: u32,
+    turn: Option<Turn>,
+    before: Option<u32>,
+    apart: bool,
+) -> Shares<A> {
+    let Some(turn) = turn else { return Shares { here: Some(inc), there: None } };
     match turn.side {
         Side::OpensAfterFold if apart => Shares { here: divide(&inc, turn.at).1, there: None },
         Side::ClosesForFold if apart => Shares { here: divide(&inc, turn.at).0, there: None },
@@ -254,8 +288,10 @@ fn shares(inc: Increment, slot: u32, turn: Option<Turn>, before: Option<u32>, ap
                 let (first, second) = divide(&inc, turn.at);
                 Shares { here: second, there: first.map(|first| (old, first)) }
             }
-            None => all,
+            None => Shares { here: Some(inc), there: None },
         },
-        Side::OpensAfterRaw | Side::ClosesForRaw | Side::ClosesForFold => all,
+        Side::OpensAfterRaw | Side::ClosesForRaw | Side::ClosesForFold => {
+            Shares { here: Some(inc), there: None }
+        }
     }
 }
