@@ -260,8 +260,8 @@ impl Owner {
             let ago_ns = self.now.since(head.since).saturating_add(patience_ns);
             let since_s =
                 if head.since.is_given() { seconds(self.uptime_ns.saturating_sub(ago_ns)) } else { 0 };
-            let page = page.unwrap_or_else(|| self.ledger.page_of(head.metric));
             let (kind, turn, since) = (head.kind, head.turn, head.since);
+            let page = page.unwrap_or_else(|| self.ledger.page_of(head.metric));
             slots.push(Target { slot, kind, page, overflows, turn, oldest, since, since_s });
         }
         let watch = Watch {

@@ -142,10 +142,10 @@ pub enum RecordError {
 pub struct Writer {
     heads: Vec<u8>,
     heads_count: u32,
-    /// Where the last series begins.
-    last_head: usize,
     atoms: Vec<u8>,
     exemplars: Vec<u8>,
+    /// Where the last series begins.
+    last_head: usize,
     records: Vec<u8>,
     records_count: u32,
 }

@@ -231,15 +231,15 @@ impl Candidates {
         self.asking.iter().chain(&self.last).all(|i| matches!(plan.course(*i), Course::Pass))
     }
 
-    /// The rule of every point, where none of them asks for attributes.
-    pub fn only(&self) -> Option<usize> {
-        self.last.filter(|_| self.asking.is_empty())
-    }
-
     /// No point of this kind can meet a fold that takes it.
     pub fn none_takes(&self, plan: &Compiled, intake: Intake, temporality: Temporality) -> bool {
         let mut folds = self.asking.iter().chain(&self.last).flat_map(|i| plan.course(*i).folds());
         folds.all(|fold| fold.kind(intake, temporality).is_none())
+    }
+
+    /// The rule of every point, where none of them asks for attributes.
+    pub fn only(&self) -> Option<usize> {
+        self.last.filter(|_| self.asking.is_empty())
     }
 
     /// The rule of a point. `has` says whether the point's attributes satisfy a matcher.

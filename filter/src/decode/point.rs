@@ -85,10 +85,13 @@ impl NumberPoint {
             start_ns: usual.start_ns,
             time_ns: usual.time_ns,
             value: Some(usual.value),
+            flags: 0,
+            exemplars: Run::new(5),
             attributes: Run { number: 7, count: guess.count, span: usual.attributes },
             value_at: usual.value_at,
+            flags_at: Span::EMPTY,
             is_guessed: true,
-            ..NumberPoint::empty(7, 5)
+            repeats: false,
         })
     }
 

@@ -179,9 +179,10 @@ impl Dictionary {
         attributes: &Run,
         writers: &mut [Writer],
     ) -> Result<Found, WireError> {
-        let base = self.base(buf, kept)?;
+        let mut base = self.base(buf, kept)?;
+        base.id = base.id.plus(kept.bounds.1);
         let known = self.known(buf, kept, attributes)?;
-        let series = base.id.plus(kept.bounds.1).plus(known.kept);
+        let series = base.id.plus(known.kept);
         let key = series.plus(own(kept.fold.number));
         let place = match self.places.get(&key) {
             Some(place) => *place,
@@ -233,7 +234,8 @@ impl Dictionary {
         if let Some(base) = self.bases.iter().find(|base| base.fold == kept.fold.number) {
             return Ok(*base);
         }
-        let (h, m, metric) = (&kept.plan.hasher, kept.metric, kept.metric_id(buf));
+        let (h, m) = (&kept.plan.hasher, kept.metric);
+        let metric = kept.metric_id(buf);
         let at = self.resource(buf, kept)?;
         let resource = self.resources.get(at).map(|r| r.id).unwrap_or_default();
         let id = kept.tenant_id.plus(resource).plus(kept.scope_id).plus(metric).plus(kept.fold.mark_id);

@@ -5,7 +5,7 @@
 //! deltas stand in the table that all deltas share.
 
 use super::folding::{Observed, move_stream, shares};
-use super::{Owner, Target, seconds};
+use super::{Owner, Target};
 use crate::distribution::{Distribution, Share};
 use crate::record::{Record, Temporality};
 use crate::stream::{Increment, Nothing, Snapshot, Watch};
@@ -81,7 +81,7 @@ impl Owner {
         target: &Target,
         watch: &Watch,
     ) -> (Observed<Distribution>, Option<u32>) {
-        let (touched_s, seen) = (seconds(self.uptime_ns), &record.observation);
+        let (touched_s, seen) = (self.uptime_s, &record.observation);
         let crossed = target.turn.filter(|t| t.side.closes() && seen.time >= t.at);
         if let Some(at) = self.snapshots.get(&record.stream)
             && let Some(state) = self.snapshots.state_mut(at)
@@ -131,7 +131,7 @@ impl Owner {
     ) -> Observed<Distribution> {
         let watch = Watch { began: watch.began.max(target.since), ..*watch };
         let (mut state, first) = Snapshot::first(&record.observation, atom, it, &watch, slot);
-        state.line.touched_s = seconds(self.uptime_ns);
+        state.line.touched_s = self.uptime_s;
         let bytes = state.heap_bytes();
         let has_room = self.histogram_bytes().saturating_add(bytes) <= self.settings.histogram_bytes_max;
         if !has_room || self.snapshots.insert(record.stream, state).is_err() {

@@ -4,7 +4,7 @@
 //! increment it cannot join a later window, where another value stands. Whoever comes to another series leaves the one before at that time.
 
 use super::folding::move_stream;
-use super::{Owner, Target, seconds};
+use super::{Owner, Target};
 use crate::amount::Number;
 use crate::record::Record;
 use crate::stream::Membership;
@@ -13,7 +13,7 @@ use crate::units::UnixNanos;
 impl Owner {
     /// Fold one record. Says whether its value is in a series now.
     pub(super) fn fold_level(&mut self, record: &Record, slot: u32, target: &Target) -> bool {
-        let (touched_s, time) = (seconds(self.uptime_ns), record.observation.time);
+        let (touched_s, time) = (self.uptime_s, record.observation.time);
         let page = self.ledger.page(target.page);
         page.records = page.records.saturating_add(u64::from(!record.ended));
         let crossed = target.turn.is_some_and(|t| t.side.closes() && time >= t.at);
