@@ -1,31 +1,39 @@
-//! The fold of sums, written down a second time as plainly as it can be said.
+//! The fold, written down a second time as plainly as it can be said.
 //!
 //! In: decoded OTLP requests in order of arrival, the time of arrival, a [`ReferencePlan`]. Out: what passes, and requests with the folded series.
 //! Why: an engine that scans bytes, shares tables and hands records between workers is only believed beside something that does none of that.
 //! So there are `BTreeMap`s, full identities in place of hashes, `i128` for integers and double-double for doubles, and nothing from `filter/`.
 //! The rules are those of `docs/fold.md`; the code was written from them and not from the engine. What it leaves out: bounds, expiry of silent streams,
-//! acknowledgement, tenants, shards; who compares must not use them.
-//! Refuses nothing: data other than sums, and sums that are not monotonic, pass.
+//! acknowledgement, tenants, shards, exemplars, switches of gauges; who compares must not use them.
+//! Refuses nothing: summaries, sums that are not monotonic, and gauges without a function pass.
 
+/// A folded gauge.
+mod gauges;
+/// Points as quantities and back.
+mod otlp;
 /// What is folded, and how.
 pub mod plan;
+/// What a point counts.
+mod quantity;
 /// Windows of one series.
 mod series;
 
 use crate::sink::exact::Total;
+use gauges::GaugeSeries;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
-use opentelemetry_proto::tonic::metrics::v1::metric::Data;
-use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
 use opentelemetry_proto::tonic::metrics::v1::{
-    AggregationTemporality, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum,
+    AggregationTemporality, Metric, ResourceMetrics, ScopeMetrics,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
+use otlp::{Emitted, Kind, Said, for_each, is_empty};
 use plan::{ReferenceFold, ReferencePlan, Side};
 use prost::Message;
-use series::{Series, share};
+use quantity::{Amount, Quantity, difference, is_less, share};
+use series::Series;
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write as _;
 
 /// Resource attributes that Prometheus turns into `job` and `instance` of every series.
 const ALWAYS_STORED: [&str; 3] = ["service.name", "service.namespace", "service.instance.id"];
@@ -51,6 +59,8 @@ pub struct ReferenceBooks {
     pub overlaps: u64,
     /// Increments of which a part came after its window had closed.
     pub late: u64,
+    /// Gauge values that came after theirs had.
+    pub late_values: u64,
     /// What was folded.
     pub folded_total: Total,
     /// What was emitted.
@@ -64,6 +74,7 @@ pub struct Reference {
     began_ns: Option<u64>,
     streams: BTreeMap<StreamKey, Stream>,
     series: BTreeMap<SeriesKey, Series>,
+    gauges: BTreeMap<SeriesKey, GaugeSeries>,
     books: ReferenceBooks,
 }
 
@@ -77,6 +88,7 @@ struct StreamKey {
     scope: Vec<u8>,
     metric: String,
     unit: String,
+    kind: Kind,
     temporality: i32,
     attributes: Labels,
     /// Of the switch, where it hands nothing over: then a stream is another one on its other side.
@@ -91,13 +103,14 @@ struct SeriesKey {
     resource: Labels,
     metric: String,
     unit: String,
+    kind: Kind,
     temporality: i32,
     attributes: Labels,
 }
 
 #[derive(Debug, Default)]
 struct Stream {
-    last: Option<(u64, u64, Value)>,
+    last: Option<(u64, u64, Quantity)>,
     intervals: VecDeque<(u64, u64)>,
     /// The one that its points join.
     series: Option<SeriesKey>,
@@ -108,11 +121,11 @@ struct Stream {
 }
 
 /// What is new in a point: an amount, and the time in which it came to be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Increment {
     from_ns: u64,
     to_ns: u64,
-    value: Value,
+    value: Quantity,
 }
 
 /// What becomes of a point in its request.
@@ -129,7 +142,7 @@ struct Found<'a> {
     rule: usize,
     stream: StreamKey,
     description: &'a str,
-    point: &'a NumberDataPoint,
+    said: Said,
     now_ns: u64,
 }
 
@@ -137,7 +150,8 @@ impl Reference {
     /// A fold that has seen nothing.
     pub fn new(plan: ReferencePlan) -> Self {
         let books = ReferenceBooks::default();
-        Self { plan, began_ns: None, streams: BTreeMap::new(), series: BTreeMap::new(), books }
+        let (streams, series, gauges) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { plan, began_ns: None, streams, series, gauges, books }
     }
 
     /// Takes a request and returns what passes. Windows that have closed by `now_ns` are closed first: see [`Reference::close`].
@@ -155,7 +169,7 @@ impl Reference {
                 for metric in &mut scope_metrics.metrics {
                     self.fold_metric(&resource, &scope, metric, now_ns);
                 }
-                scope_metrics.metrics.retain(|metric| !is_empty(metric));
+                scope_metrics.metrics.retain(|metric| !metric.data.as_ref().is_some_and(is_empty));
             }
             resource_metrics.scope_metrics.retain(|scope| !scope.metrics.is_empty());
         }
@@ -169,41 +183,47 @@ impl Reference {
         let Some(rule) = self.plan.rules.iter().position(|rule| name.starts_with(&rule.metric_prefix)) else {
             return;
         };
-        let Some(Data::Sum(sum)) = &mut metric.data else { return };
-        if !sum.is_monotonic {
-            return;
-        }
-        let temporality = sum.aggregation_temporality;
-        let mut rest = Vec::with_capacity(sum.data_points.len());
-        for mut point in sum.data_points.drain(..) {
+        let Some(data) = &mut metric.data else { return };
+        for_each(data, |kind, temporality, said| {
             let stream = StreamKey {
                 resource: labels(&resource.attributes),
                 scope: scope.to_vec(),
                 metric: name.clone(),
                 unit: unit.clone(),
+                kind,
                 temporality,
-                attributes: labels(&point.attributes),
+                attributes: labels(&said.attributes),
                 side: Side::After,
             };
-            let fate =
-                self.fold_point(Found { rule, stream, description: &description, point: &point, now_ns });
-            if fate == Fate::Ends {
-                (point.flags, point.value) = (point.flags | NO_RECORDED_VALUE, None);
-            }
-            if fate != Fate::Leaves {
-                rest.push(point);
-            }
+            let found = Found { rule, stream, description: &description, said, now_ns };
+            if found.stream.kind == Kind::Gauge { self.fold_value(&found) } else { self.fold_point(found) }
+        });
+    }
+
+    /// Takes a value of a gauge whose rule declares a function.
+    fn fold_value(&mut self, found: &Found<'_>) -> Fate {
+        let fold = self.plan.rules[found.rule].fold.clone().filter(|fold| fold.gauge.is_some());
+        let Some(fold) = fold else { return Fate::Passes };
+        let key = self.series_key(found.rule, Side::After, &found.stream, &fold);
+        let series = self.gauges.entry(key).or_insert_with(|| GaugeSeries::new(fold));
+        series.description = found.description.to_owned();
+        let quantity = found.said.quantity.as_ref();
+        let is_in_time = series.take(&found.stream, found.said.time_ns, quantity, found.now_ns);
+        match (quantity, is_in_time) {
+            (Some(_), true) => self.books.folded += 1,
+            (Some(_), false) => self.books.late_values += 1,
+            (None, _) => {}
         }
-        sum.data_points = rest;
+        Fate::Leaves
     }
 
     /// Folds what is new in a point, if its rule says so, and says what becomes of it.
     fn fold_point(&mut self, mut found: Found<'_>) -> Fate {
         let rule = &self.plan.rules[found.rule];
-        let side = rule.side(found.point.time_unix_nano);
+        let side = rule.side(found.said.time_ns);
         let (is_folded, is_switched) = (rule.on(side).is_some(), rule.switch.is_some());
         let was_folded = is_switched && side == Side::After && rule.on(Side::Before).is_some();
-        if found.point.flags & NO_RECORDED_VALUE != 0 || found.point.value.is_none() {
+        if found.said.quantity.is_none() {
             self.end(&found);
             return if is_folded { Fate::Leaves } else { Fate::Passes };
         }
@@ -258,12 +278,13 @@ impl Reference {
     /// From one fold to another: what a known stream added before the switch joins the series that it ends, what came after it the one that it begins.
     fn add_split(&mut self, found: &Found<'_>, increment: Option<Increment>) {
         let at_ns = self.plan.rules[found.rule].switch.as_ref().map_or(0, |switch| switch.at_ns);
-        let Some(whole) = increment.filter(|increment| increment.from_ns < at_ns) else {
+        let Some(whole) = increment.clone().filter(|increment| increment.from_ns < at_ns) else {
             return self.add(found, Side::After, increment);
         };
-        let before = share(whole.value, whole.from_ns, whole.to_ns, at_ns);
+        let before = share(&whole.value, whole.from_ns, whole.to_ns, at_ns);
+        let rest = difference(&whole.value, &before);
         let old = Increment { to_ns: at_ns, value: before, ..whole };
-        let new = Increment { from_ns: at_ns, value: difference(whole.value, before), ..whole };
+        let new = Increment { from_ns: at_ns, value: rest, ..whole };
         self.add(found, Side::Before, Some(old));
         if at_ns < whole.to_ns {
             self.add(found, Side::After, Some(new));
@@ -283,7 +304,12 @@ impl Reference {
         let mut mark: Vec<&str> = drop_resource.iter().chain(drop_attributes).map(String::as_str).collect();
         mark.sort_unstable();
         mark.dedup();
-        for (key, value) in [(&plan.mark_label, mark.join(",")), (&plan.writer_label, plan.writer.clone())] {
+        let mut mark = mark.join(",");
+        if let Kind::Histogram(bounds) = &stream.kind {
+            // Phoenix writes a keyed hash; all that matters is that other bounds are another mark.
+            let _ = write!(mark, ";bounds={bounds:x?}");
+        }
+        for (key, value) in [(&plan.mark_label, mark), (&plan.writer_label, plan.writer.clone())] {
             let value = AnyValue { value: Some(any_value::Value::StringValue(value)) };
             attributes.push((key.clone(), value.encode_to_vec()));
         }
@@ -291,7 +317,8 @@ impl Reference {
         let temporality =
             if *is_cumulative_out { AggregationTemporality::Cumulative.into() } else { stream.temporality };
         let (metric, unit) = (stream.metric.clone(), stream.unit.clone());
-        SeriesKey { rule, side, resource, metric, unit, temporality, attributes }
+        let kind = stream.kind.clone();
+        SeriesKey { rule, side, resource, metric, unit, kind, temporality, attributes }
     }
 
     /// What is new in a point, and counted as folded.
@@ -303,9 +330,9 @@ impl Reference {
 
     /// What is new in a point of this stream; nothing when it is a baseline, out of order or known already.
     fn observe(&mut self, found: &Found<'_>) -> Option<Increment> {
-        let Found { stream: key, point, now_ns, .. } = found;
+        let Found { stream: key, said, now_ns, .. } = found;
         let is_delta = key.temporality == i32::from(AggregationTemporality::Delta);
-        let (start_ns, to_ns, value) = (point.start_time_unix_nano, point.time_unix_nano, point.value?);
+        let (start_ns, to_ns, value) = (said.start_ns, said.time_ns, said.quantity.clone()?);
         let stream = self.streams.entry(key.clone()).or_default();
         if is_delta {
             let from_ns = if start_ns == 0 { to_ns } else { start_ns.min(to_ns) };
@@ -323,8 +350,8 @@ impl Reference {
             stream.intervals.push_back((from_ns, to_ns));
             return Some(Increment { from_ns, to_ns, value });
         }
-        let Some((last_start_ns, last_ns, last)) = stream.last else {
-            stream.last = Some((start_ns, to_ns, value));
+        let Some((last_start_ns, last_ns, last)) = stream.last.clone() else {
+            stream.last = Some((start_ns, to_ns, value.clone()));
             let watched_ns = i128::from(*now_ns) - i128::from(self.began_ns.unwrap_or(*now_ns));
             let age_ns = i128::from(to_ns) - i128::from(start_ns);
             let is_born_here = start_ns != 0
@@ -341,13 +368,13 @@ impl Reference {
             self.books.out_of_order += 1;
             return None;
         }
-        stream.last = Some((start_ns, to_ns, value));
+        stream.last = Some((start_ns, to_ns, value.clone()));
         let advanced = last_start_ns != 0 && start_ns > last_start_ns;
-        if advanced || is_less(value, last) {
+        if advanced || is_less(&value, &last) {
             // The counter began again, at its new start if it says so; never before the last point.
             return Some(Increment { from_ns: start_ns.clamp(last_ns, to_ns), to_ns, value });
         }
-        Some(Increment { from_ns: last_ns, to_ns, value: difference(value, last) })
+        Some(Increment { from_ns: last_ns, to_ns, value: difference(&value, &last) })
     }
 
     /// Makes the series that a point has on one side of its rule's switch the one that its stream belongs to.
@@ -390,7 +417,7 @@ impl Reference {
     fn end(&mut self, found: &Found<'_>) {
         let Some(stream) = self.streams.get(&found.stream) else { return };
         let Some((_, last_ns, _)) = stream.last else { return };
-        let time_ns = found.point.time_unix_nano;
+        let time_ns = found.said.time_ns;
         let Some(series) = stream.series.as_ref().and_then(|key| self.series.get_mut(key)) else { return };
         if time_ns >= last_ns && series.ended.insert(found.stream.clone()) && series.has_ended() {
             series.touch(time_ns, found.now_ns);
@@ -406,7 +433,9 @@ impl Reference {
         series.description = found.description.to_owned();
         let is_late = series.add(&increment, self.plan.is_at_arrival, found.now_ns);
         self.books.late += u64::from(is_late);
-        add(&mut self.books.folded_total, increment.value);
+        let mut amount = Amount::default();
+        amount.add(&increment.value);
+        self.books.folded_total.add(amount.total);
     }
 
     /// Closes every window whose end plus delay has come; one request, points in order of time. `u64::MAX` closes all.
@@ -414,13 +443,16 @@ impl Reference {
         let mut request = ExportMetricsServiceRequest::default();
         let began_ns = self.began_ns.unwrap_or_default();
         for (key, series) in &mut self.series {
-            let (mut points, added) = series.close(now_ns, began_ns);
-            self.books.emitted_total.add(added);
-            for point in &mut points {
-                point.attributes = attributes(&key.attributes);
-            }
+            let (points, added) = series.close(now_ns, began_ns);
+            self.books.emitted_total.add(added.total);
             if !points.is_empty() {
-                request.resource_metrics.push(message(key, &series.description, points));
+                request.resource_metrics.push(message(key, &series.description, &points));
+            }
+        }
+        for (key, series) in &mut self.gauges {
+            let points = series.close(now_ns);
+            if !points.is_empty() {
+                request.resource_metrics.push(message(key, &series.description, &points));
             }
         }
         request
@@ -433,7 +465,7 @@ impl Reference {
 
     /// Folded series so far.
     pub fn series_count(&self) -> usize {
-        self.series.len()
+        self.series.len() + self.gauges.len()
     }
 }
 
@@ -454,45 +486,13 @@ fn attributes(labels: &Labels) -> Vec<KeyValue> {
     labels.iter().map(pair).collect()
 }
 
-fn is_empty(metric: &Metric) -> bool {
-    matches!(&metric.data, Some(Data::Sum(sum)) if sum.data_points.is_empty())
-}
-
-fn as_double(value: Value) -> f64 {
-    match value {
-        Value::AsInt(n) => n as f64,
-        Value::AsDouble(x) => x,
-    }
-}
-
-fn is_less(value: Value, last: Value) -> bool {
-    match (value, last) {
-        (Value::AsInt(a), Value::AsInt(b)) => a < b,
-        (a, b) => as_double(a) < as_double(b),
-    }
-}
-
-fn difference(value: Value, last: Value) -> Value {
-    match (value, last) {
-        (Value::AsInt(a), Value::AsInt(b)) => Value::AsInt(a.wrapping_sub(b)),
-        (a, b) => Value::AsDouble(as_double(a) - as_double(b)),
-    }
-}
-
-fn add(total: &mut Total, value: Value) {
-    match value {
-        Value::AsInt(n) => total.add_int(n.into()),
-        Value::AsDouble(x) => total.add_double(x),
-    }
-}
-
-fn message(key: &SeriesKey, description: &str, data_points: Vec<NumberDataPoint>) -> ResourceMetrics {
-    let sum = Sum { data_points, aggregation_temporality: key.temporality, is_monotonic: true };
+fn message(key: &SeriesKey, description: &str, points: &[Emitted]) -> ResourceMetrics {
+    let data = otlp::data(&key.kind, key.temporality, &attributes(&key.attributes), points);
     let metric = Metric {
         name: key.metric.clone(),
         unit: key.unit.clone(),
         description: description.to_owned(),
-        data: Some(Data::Sum(sum)),
+        data: Some(data),
         ..Metric::default()
     };
     ResourceMetrics {

@@ -13,17 +13,11 @@ use phoenix_filter::emit::Answer as NativeAnswer;
 use phoenix_filter::flow::Batch;
 use phoenix_filter::local::{Local, Settled as NativeSettled};
 use phoenix_filter::units::UnixNanos;
+use phoenix_host_test::cases::component::contract::exports::phoenix::filter::engine::{
+    Answer, Framing, Settled,
+};
+use phoenix_host_test::cases::component::instance;
 use prost::Message;
-use std::path::PathBuf;
-use wasmtime::component::{Component, Linker};
-use wasmtime::{Engine, Store};
-
-#[allow(missing_docs, reason = "generated from the contract")]
-mod contract {
-    wasmtime::component::bindgen!({ path: "../wit", world: "phoenix" });
-}
-use contract::Phoenix;
-use contract::exports::phoenix::filter::engine::{Answer, Framing, Settled};
 
 const S: u64 = 1_000_000_000;
 
@@ -31,14 +25,6 @@ const PLAN: &str = r#"{"schema":1,"version":7,"writer":"w","first_sample_margin"
  "hash_key":"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
  "rules":[{"name":"r","metric":{"exact":"requests"},"pipeline":"optimized",
    "fold":{"labels":{"drop":{"attributes":["user"]}},"window":"10s","offset":"0s","delay":"10s"}}]}"#;
-
-fn module() -> PathBuf {
-    let built = std::env::var_os("PHOENIX_WASM_DIR").map(PathBuf::from);
-    let folder = built.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/phoenix"));
-    let file = folder.join("phoenix.component.wasm");
-    assert!(file.exists(), "{} is missing: run `cargo xtask build`", file.display());
-    file
-}
 
 fn kv(key: &str, value: &str) -> KeyValue {
     let value = AnyValue { value: Some(Value::StringValue(value.into())) };
@@ -64,11 +50,7 @@ fn batch(time: u64, values: &[(&str, i64)]) -> Vec<u8> {
 
 #[test]
 fn round_trip_equals_the_native_engine() {
-    let engine = Engine::default();
-    let component = Component::from_file(&engine, module()).expect("a component");
-    let mut store = Store::new(&engine, ());
-    let linker = Linker::new(&engine);
-    let phoenix = Phoenix::instantiate(&mut store, &component, &linker).expect("it imports nothing");
+    let (mut store, phoenix) = instance().expect("a component that imports nothing");
     let wit = phoenix.phoenix_filter_engine();
 
     let before = wit.call_process(&mut store, Framing::Plain, b"", b"", b"", S).unwrap();

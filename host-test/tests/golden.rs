@@ -1,10 +1,10 @@
-//! Every folder of `cases/` on every embedder: `<case>::native`, `<case>::module`, `<case>::envoy`.
+//! Every folder of `cases/` on every embedder: `<case>::native`, `<case>::module`, `<case>::component`, `<case>::envoy`.
 //!
-//! The native engine is compared with `expected.txt`; the module under the test host and real Envoy with the native engine, byte for byte. `cargo test trap_05` runs one
-//! case; `UPDATE_EXPECT=1` rewrites expected files. Without an Envoy (`$PHOENIX_ENVOY` or `PATH`) the third fails and says how to get one.
+//! The native engine is compared with `expected.txt`; the module under the test host, the component in wasmtime and real Envoy with the native engine, byte for byte. `cargo test trap_05` runs one
+//! case; `UPDATE_EXPECT=1` rewrites expected files. Without an Envoy (`$PHOENIX_ENVOY` or `PATH`) the last fails and says how to get one.
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use phoenix_host_test::cases::{Case, Outcome, all, check, envoy, module, native};
+use phoenix_host_test::cases::{Case, Outcome, all, check, component, envoy, module, native};
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -24,6 +24,7 @@ fn main() {
         };
         trials.push(trial("native", on_native));
         trials.push(trial("module", on_module));
+        trials.push(trial("component", on_component));
         trials.push(trial("envoy", on_envoy));
     }
     libtest_mimic::run(&arguments, trials).exit();
@@ -35,6 +36,10 @@ fn on_native(case: &Case) -> anyhow::Result<()> {
 
 fn on_module(case: &Case) -> anyhow::Result<()> {
     same(&native::run(case)?, &module::run(case)?)
+}
+
+fn on_component(case: &Case) -> anyhow::Result<()> {
+    same(&component::told(native::run(case)?), &component::run(case)?)
 }
 
 fn on_envoy(case: &Case) -> anyhow::Result<()> {

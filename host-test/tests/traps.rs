@@ -258,9 +258,9 @@ fn hostile_batch(time: u64, value: impl Fn(usize) -> i64) -> Vec<u8> {
             let mut point = read(&line).expect("a point");
             for (key, value) in labels {
                 let value = Some(AnyValue { value: Some(value.clone()) });
-                point.point.attributes.push(KeyValue { key: key.clone(), value, ..KeyValue::default() });
+                point.sample.attributes().push(KeyValue { key: key.clone(), value, ..KeyValue::default() });
             }
-            assert_eq!(point.kind, Kind::Cumulative);
+            assert_eq!(point.kind, Kind::CUMULATIVE);
             point
         })
         .collect();

@@ -7,6 +7,8 @@
 
 /// Plan and steps of one folder.
 mod case;
+/// On the built component in wasmtime.
+pub mod component;
 /// On real Envoy, with the sink as the backend.
 pub mod envoy;
 /// What came out, as text.
@@ -63,7 +65,7 @@ pub struct Attempt {
 }
 
 /// Counters that every embedder keeps, by the names of Envoy's without `phoenix_`.
-pub const COUNTERS: [&str; 31] = [
+pub const COUNTERS: [&str; 32] = [
     "points",
     "passed",
     "recorded",
@@ -73,6 +75,7 @@ pub const COUNTERS: [&str; 31] = [
     "baselines",
     "resets",
     "late",
+    "late_values",
     "out_of_order",
     "duplicates",
     "overlaps",

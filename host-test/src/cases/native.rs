@@ -16,9 +16,9 @@ use phoenix_filter::units::UnixNanos;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Longer than the longest wait between two attempts.
-const RETRY_NS: u64 = 16_000_000_000;
+pub const RETRY_NS: u64 = 16_000_000_000;
 /// Attempts that the quiet time after the last step allows.
-const QUIET_ROUNDS: u64 = 64;
+pub const QUIET_ROUNDS: u64 = 64;
 
 struct Engine {
     local: Local,
@@ -67,19 +67,57 @@ pub fn run(case: &Case) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
+/// What a shell makes of a batch: the body that it reads, whose it is and who sent it.
+pub struct Request {
+    /// With its frame, if it has one.
+    pub body: Vec<u8>,
+    /// By header, else by plan.
+    pub tenant: Vec<u8>,
+    /// By header, if the plan names one.
+    pub sender: Vec<u8>,
+}
+
+/// The request of a batch under a plan.
+pub fn request(batch: &Batch, plan: &serde_json::Value) -> Request {
+    let body = if batch.grpc { frame(&batch.message) } else { batch.message.clone() };
+    let default = plan["tenant"]["default"].as_str().unwrap_or_default();
+    let tenant = batch.tenant.as_deref().unwrap_or(default);
+    let sender = batch.sender.as_deref().filter(|_| !plan["sender_header"].is_null());
+    Request { body, tenant: tenant.into(), sender: sender.unwrap_or_default().into() }
+}
+
+/// What became of a batch's request upstream.
+pub fn settled(batch: &Batch) -> Settled {
+    match batch.answer {
+        Answer::Http(200..300) | Answer::Partial(_) if !batch.grpc => Settled::Accepted,
+        Answer::GrpcTrailers(0) | Answer::GrpcHeaders(0) | Answer::Partial(_) => Settled::Accepted,
+        Answer::Gone => Settled::Unanswered,
+        _ => Settled::Refused,
+    }
+}
+
+/// What the upstream's answer to an emission means, and the counter that says so.
+pub fn verdict(answer: Answer) -> (Verdict, &'static str) {
+    match answer {
+        Answer::Http(200..300) | Answer::Partial(_) => (Verdict::Accepted, "emissions"),
+        Answer::Http(408 | 425 | 429 | 500..) | Answer::Gone | Answer::Broken => {
+            (Verdict::Unknown, "emission_retries")
+        }
+        _ => (Verdict::Refused, "emissions_refused"),
+    }
+}
+
+/// The message in a batch's body.
+pub fn message(batch: &Batch, body: Vec<u8>) -> anyhow::Result<Vec<u8>> {
+    if batch.grpc { Ok(body.get(5..).context("a gRPC body without a frame")?.to_vec()) } else { Ok(body) }
+}
+
 impl Engine {
     fn batch(&mut self, batch: &Batch, now: UnixNanos) -> anyhow::Result<Vec<u8>> {
-        let framed = if batch.grpc { frame(&batch.message) } else { batch.message.clone() };
         let framing = if batch.grpc { Framing::Grpc(Encoding::Identity) } else { Framing::Plain };
-        let default = self.plan["tenant"]["default"].as_str().unwrap_or_default().to_owned();
-        let tenant = batch.tenant.clone().unwrap_or(default);
-        let sender = batch.sender.as_deref().filter(|_| !self.plan["sender_header"].is_null());
-        let bytes = Bytes {
-            body: &framed,
-            tenant: tenant.as_bytes(),
-            sender: sender.unwrap_or_default().as_bytes(),
-            arrived: now,
-        };
+        let request = request(batch, &self.plan);
+        let bytes =
+            Bytes { body: &request.body, tenant: &request.tenant, sender: &request.sender, arrived: now };
         let done = match self.local.process(framing, &bytes) {
             Ok(done) => done,
             Err(error) => {
@@ -94,23 +132,17 @@ impl Engine {
                 return Ok(batch.message.clone());
             }
         };
-        let (how, kind) = match batch.answer {
-            Answer::Http(200..300) | Answer::Partial(_) if !batch.grpc => (Settled::Accepted, None),
-            Answer::GrpcTrailers(0) | Answer::GrpcHeaders(0) | Answer::Partial(_) => {
-                (Settled::Accepted, None)
-            }
-            Answer::Gone => (Settled::Unanswered, Some("unanswered")),
-            _ => (Settled::Refused, Some("upstream_refused")),
+        let how = settled(batch);
+        let kind = match how {
+            Settled::Accepted => None,
+            Settled::Unanswered => Some("unanswered"),
+            Settled::Refused => Some("upstream_refused"),
         };
         if let Some(kind) = kind {
             *self.ledger.entry(kind).or_default() += done.tally.recorded;
         }
         self.local.settle(done.token, how, now);
-        let body = done.body.unwrap_or(framed);
-        if !batch.grpc {
-            return Ok(body);
-        }
-        Ok(body.get(5..).context("a gRPC body without a frame")?.to_vec())
+        message(batch, done.body.unwrap_or(request.body))
     }
 
     fn push(&mut self, plan: &str, now: UnixNanos) -> anyhow::Result<bool> {
@@ -130,13 +162,7 @@ impl Engine {
                 let tenant = String::from_utf8_lossy(&emission.tenant).into_owned();
                 let attempt =
                     Attempt { sequence: emission.sequence, tenant, body: emission.body.to_vec(), answer };
-                let (verdict, counter) = match answer {
-                    Answer::Http(200..300) | Answer::Partial(_) => (Verdict::Accepted, "emissions"),
-                    Answer::Http(408 | 425 | 429 | 500..) | Answer::Gone | Answer::Broken => {
-                        (Verdict::Unknown, "emission_retries")
-                    }
-                    _ => (Verdict::Refused, "emissions_refused"),
-                };
+                let (verdict, counter) = verdict(answer);
                 *self.ledger.entry(counter).or_default() += 1;
                 self.local.answer(shard, attempt.sequence, verdict, now);
                 done.attempts.push(attempt);
@@ -164,6 +190,7 @@ impl Engine {
             ("baselines", page.baselines),
             ("resets", page.resets),
             ("late", page.late),
+            ("late_values", page.late_values),
             ("out_of_order", page.out_of_order),
             ("duplicates", page.duplicates),
             ("overlaps", page.overlaps),

@@ -2,96 +2,122 @@
 //!
 //! ```text
 //! requests{pod=a, zone=b; route=/cart, code=#200} cumulative 100..110 5
+//! latency[s]{pod=a;} histogram 100..110 count=7 sum=3.5 le=[0.1:2, 1:4, +Inf:1] ! 0.7@109.5 trace=0af7 {user=x}
+//! rpc{pod=a;} exponential 100..110 count=4 sum=3 scale=3 zero=1 threshold=0.001 positive=-2:[1, 2]
+//! pause{pod=a;} summary 100..110 count=2 sum=5 quantiles=[0.5:1, 0.9:4]
 //! ```
 //!
-//! Metric, resource attributes before the semicolon, point attributes after it, kind, start and time in seconds, value. Kinds: `cumulative` and `delta` (monotonic sums),
-//! `updown` (a cumulative sum that may fall), `gauge`. A start of `-` is not given. `5` is an integer, `5.0` a double, `stale` the marker
-//! without a value. Attribute values are strings; `#5` is an integer, `#1.5` a double, `#true` a bool; quotes allow commas, with JSON's escapes.
+//! Metric, unit where there is one, resource attributes before the semicolon, point attributes after it, kind, start and time in seconds, then the fields of its
+//! kind (`points/fields.rs`), then exemplars, each behind a `!` (`points/exemplars.rs`). Kinds: `cumulative` and `delta` (monotonic sums), `updown` (a sum that may fall) and
+//! `updown-delta`, `gauge`, `histogram` (cumulative, explicit bounds), `exponential`, both also with `-delta`, `summary`; `-unspecified` is a temporality that OTLP does not allow.
+//! A start of `-` is not given. `5` is an integer, `5.0` a double, `stale` the flag of the marker that says that there is no value. Attribute
+//! values are strings; `#5` is an integer, `#1.5` a double, `#true` a bool; quotes allow commas, with JSON's escapes.
 //! Lines of one resource, and of one metric in it, that follow each other share a message. The same text comes out for decoded messages, so expected and input read alike.
 //! `prost` encodes and decodes: nothing here is shared with the engine.
+
+/// Exemplars behind a point.
+mod exemplars;
+/// What a point of each kind says behind its times.
+mod fields;
+/// Types and temporalities.
+mod kind;
+
+pub use kind::Kind;
 
 use anyhow::{Context as _, bail, ensure};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest as Request;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
-use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
 use opentelemetry_proto::tonic::metrics::v1::{
-    Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum,
+    ExponentialHistogramDataPoint, HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics,
+    ScopeMetrics, SummaryDataPoint,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 use std::fmt::Write as _;
 
-/// `DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK` of OTLP.
-const NO_RECORDED_VALUE: u32 = 1;
 const NANOS: u64 = 1_000_000_000;
+/// Characters that mean something outside quotes.
+const SPECIAL: &str = ",;\"{}!";
 
 /// What a line says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Point {
     /// Metric name.
     pub metric: String,
+    /// Its unit.
+    pub unit: String,
     /// Resource attributes.
     pub resource: Vec<KeyValue>,
     /// Type and temporality.
     pub kind: Kind,
     /// The point itself.
-    pub point: NumberDataPoint,
+    pub sample: Sample,
 }
 
-/// Type and temporality.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Cumulative monotonic sum.
-    Cumulative,
-    /// Delta monotonic sum.
-    Delta,
-    /// Cumulative sum that may fall.
-    UpDown,
-    /// Gauge.
-    Gauge,
+/// A point of one of OTLP's four shapes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sample {
+    /// Of a sum or a gauge.
+    Number(NumberDataPoint),
+    /// Of a histogram with explicit bounds.
+    Histogram(HistogramDataPoint),
+    /// Of an exponential histogram.
+    Exponential(ExponentialHistogramDataPoint),
+    /// Of a summary.
+    Summary(SummaryDataPoint),
 }
 
-const KINDS: [(Kind, &str); 4] = [
-    (Kind::Cumulative, "cumulative"),
-    (Kind::Delta, "delta"),
-    (Kind::UpDown, "updown"),
-    (Kind::Gauge, "gauge"),
-];
+/// Attributes, start and time: what points of every shape have.
+type Head<'a> = (&'a mut Vec<KeyValue>, &'a mut u64, &'a mut u64);
+
+impl Sample {
+    fn head(&mut self) -> Head<'_> {
+        match self {
+            Self::Number(p) => (&mut p.attributes, &mut p.start_time_unix_nano, &mut p.time_unix_nano),
+            Self::Histogram(p) => (&mut p.attributes, &mut p.start_time_unix_nano, &mut p.time_unix_nano),
+            Self::Exponential(p) => (&mut p.attributes, &mut p.start_time_unix_nano, &mut p.time_unix_nano),
+            Self::Summary(p) => (&mut p.attributes, &mut p.start_time_unix_nano, &mut p.time_unix_nano),
+        }
+    }
+
+    /// The point's attributes.
+    pub fn attributes(&mut self) -> &mut Vec<KeyValue> {
+        self.head().0
+    }
+}
 
 /// Reads a line.
 ///
 /// # Errors
 /// It is not such a line.
 pub fn read(line: &str) -> anyhow::Result<Point> {
-    let (metric, rest) =
-        line.split_once('{').context("metric{resource; attributes} kind start..time value")?;
-    let (labels, rest) = rest.rsplit_once('}').context("no closing brace")?;
+    let (name, rest) = line.split_once('{').context("metric{resource; attributes} kind start..time value")?;
+    let (metric, unit) = match name.split_once('[') {
+        Some((metric, unit)) => (metric, unit.strip_suffix(']').context("metric[unit]")?),
+        None => (name, ""),
+    };
+    let labels = cut(rest, '}').next().unwrap_or_default();
+    let rest = rest.get(labels.len() + 1..).context("no closing brace")?;
     let (resource, attributes) = cut(labels, ';')
         .next()
         .map_or(("", ""), |first| (first, labels.get(first.len() + 1..).unwrap_or_default()));
-    let words: Vec<&str> = rest.split_whitespace().collect();
-    let [kind, times, value] = words.as_slice() else { bail!("kind start..time value") };
-    let kind = KINDS.iter().find(|(_, name)| name == kind).with_context(|| format!("unknown kind {kind}"))?.0;
+    let mut parts = cut(rest, '!');
+    let words = words(parts.next().unwrap_or_default());
+    let [kind, times, fields @ ..] = words.as_slice() else { bail!("kind start..time value") };
+    let kind = Kind::named(kind).with_context(|| format!("unknown kind {kind}"))?;
     let (start, time) = times.split_once("..").context("start..time")?;
-    let (value, flags) = match *value {
-        "stale" => (None, NO_RECORDED_VALUE),
-        "none" => (None, 0),
-        text => match text.parse() {
-            Ok(int) => (Some(Number::AsInt(int)), 0),
-            Err(_) => (Some(Number::AsDouble(text.parse().context("a number")?)), 0),
-        },
-    };
-    let point = NumberDataPoint {
-        attributes: read_attributes(attributes)?,
-        start_time_unix_nano: if start == "-" { 0 } else { read_time(start)? },
-        time_unix_nano: read_time(time)?,
-        value,
-        flags,
-        ..NumberDataPoint::default()
-    };
-    Ok(Point { metric: metric.to_owned(), resource: read_attributes(resource)?, kind, point })
+    let mut sample = fields::read(kind, fields)?;
+    for part in parts {
+        exemplars::push(&mut sample, exemplars::read(part.trim()).with_context(|| part.to_owned())?)?;
+    }
+    let (of_point, start_ns, time_ns) = sample.head();
+    *of_point = read_attributes(attributes)?;
+    *start_ns = if start == "-" { 0 } else { read_time(start)? };
+    *time_ns = read_time(time)?;
+    let resource = read_attributes(resource)?;
+    Ok(Point { metric: metric.to_owned(), unit: unit.to_owned(), resource, kind, sample })
 }
 
 /// Seconds with at most nine digits behind the point, as nanoseconds.
@@ -103,7 +129,7 @@ pub fn read_time(text: &str) -> anyhow::Result<u64> {
     ensure!(part.len() <= 9, "more than nine digits behind the point: {text}");
     let whole: u64 = whole.parse().with_context(|| format!("seconds, not {text:?}"))?;
     let part: u64 = format!("{part:0<9}").parse().with_context(|| format!("seconds, not {text:?}"))?;
-    Ok(whole * NANOS + part)
+    whole.checked_mul(NANOS).and_then(|ns| ns.checked_add(part)).with_context(|| format!("too late: {text}"))
 }
 
 /// The parts between separators outside quotes.
@@ -114,6 +140,16 @@ fn cut(text: &str, separator: char) -> impl Iterator<Item = &str> {
         escaped = c == '\\' && !escaped;
         c == separator && !quoted
     })
+}
+
+/// The words between spaces outside brackets.
+fn words(text: &str) -> Vec<&str> {
+    let mut depth = 0_i32;
+    let parts = text.split(move |c: char| {
+        depth += i32::from(c == '[') - i32::from(c == ']');
+        c.is_whitespace() && depth <= 0
+    });
+    parts.filter(|word| !word.is_empty()).collect()
 }
 
 fn read_attributes(text: &str) -> anyhow::Result<Vec<KeyValue>> {
@@ -139,8 +175,8 @@ fn read_attribute(text: &str) -> anyhow::Result<KeyValue> {
 /// The message that holds these points.
 pub fn encode(points: &[Point]) -> Vec<u8> {
     let of_resource = points.chunk_by(|a, b| a.resource == b.resource).map(|points| {
-        let metrics =
-            points.chunk_by(|a, b| (&a.metric, a.kind) == (&b.metric, b.kind)).map(metric).collect();
+        let is_same = |a: &Point, b: &Point| (&a.metric, &a.unit, a.kind) == (&b.metric, &b.unit, b.kind);
+        let metrics = points.chunk_by(is_same).map(metric).collect();
         let resource = points.first().map(|point| point.resource.clone()).unwrap_or_default();
         ResourceMetrics {
             resource: Some(Resource { attributes: resource, ..Resource::default() }),
@@ -152,18 +188,9 @@ pub fn encode(points: &[Point]) -> Vec<u8> {
 }
 
 fn metric(points: &[Point]) -> Metric {
-    let data_points = points.iter().map(|point| point.point.clone()).collect();
-    let sum = |temporality, is_monotonic, data_points| {
-        Data::Sum(Sum { data_points, aggregation_temporality: temporality, is_monotonic })
-    };
     let Some(first) = points.first() else { return Metric::default() };
-    let data = match first.kind {
-        Kind::Delta => sum(1, true, data_points),
-        Kind::Cumulative => sum(2, true, data_points),
-        Kind::UpDown => sum(2, false, data_points),
-        Kind::Gauge => Data::Gauge(Gauge { data_points }),
-    };
-    Metric { name: first.metric.clone(), data: Some(data), ..Metric::default() }
+    let data = first.kind.data(points.iter().map(|point| &point.sample));
+    Metric { name: first.metric.clone(), unit: first.unit.clone(), data: Some(data), ..Metric::default() }
 }
 
 /// The points of a message, a line each.
@@ -172,50 +199,53 @@ pub fn render(message: &[u8]) -> Vec<String> {
         return vec![format!("{} bytes that are not OTLP", message.len())];
     };
     let mut lines = Vec::new();
-    for resource in &request.resource_metrics {
-        let labels = resource.resource.as_ref().map(|resource| resource.attributes.as_slice());
-        for metric in resource.scope_metrics.iter().flat_map(|scope| &scope.metrics) {
-            let (kind, points) = match &metric.data {
-                Some(Data::Sum(sum)) => (sum_kind(sum), sum.data_points.as_slice()),
-                Some(Data::Gauge(gauge)) => ("gauge", gauge.data_points.as_slice()),
-                _ => ("other", &[][..]),
-            };
-            if points.is_empty() {
+    for of_resource in request.resource_metrics {
+        let resource = of_resource.resource.unwrap_or_default().attributes;
+        for metric in of_resource.scope_metrics.into_iter().flat_map(|scope| scope.metrics) {
+            let found = metric.data.map(samples).unwrap_or_default();
+            if found.is_empty() {
                 lines.push(format!("{} without points", metric.name));
             }
-            lines.extend(points.iter().map(|p| line(&metric.name, labels.unwrap_or_default(), kind, p)));
+            for (kind, sample) in found {
+                let (metric, unit) = (metric.name.clone(), metric.unit.clone());
+                lines.push(line(Point { metric, unit, resource: resource.clone(), kind, sample }));
+            }
         }
     }
     lines
 }
 
-fn sum_kind(sum: &Sum) -> &'static str {
-    match (sum.aggregation_temporality, sum.is_monotonic) {
-        (1, true) => "delta",
-        (2, true) => "cumulative",
-        (2, false) => "updown",
-        _ => "sum",
-    }
+fn samples(data: Data) -> Vec<(Kind, Sample)> {
+    let kind = Kind::of(&data);
+    let samples: Vec<Sample> = match data {
+        Data::Gauge(data) => data.data_points.into_iter().map(Sample::Number).collect(),
+        Data::Sum(data) => data.data_points.into_iter().map(Sample::Number).collect(),
+        Data::Histogram(data) => data.data_points.into_iter().map(Sample::Histogram).collect(),
+        Data::ExponentialHistogram(data) => data.data_points.into_iter().map(Sample::Exponential).collect(),
+        Data::Summary(data) => data.data_points.into_iter().map(Sample::Summary).collect(),
+    };
+    samples.into_iter().map(|sample| (kind, sample)).collect()
 }
 
-fn line(metric: &str, resource: &[KeyValue], kind: &str, point: &NumberDataPoint) -> String {
-    let resource: Vec<String> = resource.iter().map(attribute).collect();
-    let attributes: Vec<String> = point.attributes.iter().map(attribute).collect();
-    let start =
-        if point.start_time_unix_nano == 0 { "-".to_owned() } else { time(point.start_time_unix_nano) };
-    let value = match point.value {
-        _ if point.flags & NO_RECORDED_VALUE != 0 => "stale".to_owned(),
-        Some(Number::AsInt(int)) => int.to_string(),
-        Some(Number::AsDouble(double)) => format!("{double:?}"),
-        None => "none".to_owned(),
-    };
-    let labels = format!("{}; {}", resource.join(", "), attributes.join(", "));
-    format!("{metric}{{{}}} {kind} {start}..{} {value}", labels.trim_end(), time(point.time_unix_nano))
+fn line(mut point: Point) -> String {
+    let exemplars = exemplars::text(&point.sample);
+    let fields = fields::text(&point.sample);
+    let resource = attributes(&point.resource);
+    let (of_point, start_ns, time_ns) = point.sample.head();
+    let start = if *start_ns == 0 { "-".to_owned() } else { time(*start_ns) };
+    let labels = format!("{resource}; {}", attributes(of_point));
+    let unit = if point.unit.is_empty() { String::new() } else { format!("[{}]", point.unit) };
+    let (metric, kind, time) = (&point.metric, point.kind.name(), time(*time_ns));
+    format!("{metric}{unit}{{{}}} {kind} {start}..{time} {fields}{exemplars}", labels.trim_end())
+}
+
+fn attributes(list: &[KeyValue]) -> String {
+    list.iter().map(attribute).collect::<Vec<_>>().join(", ")
 }
 
 fn attribute(pair: &KeyValue) -> String {
     let value = match pair.value.as_ref().and_then(|value| value.value.as_ref()) {
-        Some(Value::StringValue(text)) if text.contains(|c: char| ",;\"".contains(c) || c.is_control()) => {
+        Some(Value::StringValue(text)) if needs_quotes(text) => {
             serde_json::Value::from(text.as_str()).to_string()
         }
         Some(Value::StringValue(text)) => text.clone(),
@@ -227,6 +257,11 @@ fn attribute(pair: &KeyValue) -> String {
     format!("{}={value}", pair.key)
 }
 
+fn needs_quotes(text: &str) -> bool {
+    let is_special = |c: char| SPECIAL.contains(c) || c.is_control();
+    text.contains(is_special) || text.starts_with('#') || text.trim() != text
+}
+
 fn time(ns: u64) -> String {
     let mut out = (ns / NANOS).to_string();
     if !ns.is_multiple_of(NANOS) {
@@ -236,30 +271,4 @@ fn time(ns: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{encode, read, render};
-
-    #[test]
-    fn what_is_read_comes_out_again() {
-        for line in [
-            "requests{pod=a; route=/cart, code=#200} cumulative 100..110 5",
-            "requests{pod=a;} delta -..110.5 2.5",
-            "cpu{; x=\"a,b;\\\"\", y=#1.5, z=#true} gauge -..1 stale",
-            "open{a=b; c=d} updown 1..2.000000001 -3",
-        ] {
-            assert_eq!(render(&encode(&[read(line).unwrap()])), [line]);
-        }
-    }
-
-    #[test]
-    fn neighbours_share_messages() {
-        let lines = ["m{p=a; x=1} delta 0..1 1", "m{p=a; x=2} delta 0..1 1", "m{p=b; x=1} delta 0..1 1"];
-        let points: Vec<_> = lines.iter().map(|line| read(line).unwrap()).collect();
-        let message = super::Request::decode(&*encode(&points)).unwrap();
-        assert_eq!(message.resource_metrics.len(), 2);
-        assert_eq!(message.resource_metrics[0].scope_metrics[0].metrics.len(), 1);
-        assert_eq!(render(&encode(&points)).len(), 3);
-    }
-
-    use prost::Message as _;
-}
+mod tests;

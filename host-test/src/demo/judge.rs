@@ -2,16 +2,22 @@
 //!
 //! In: what the shop knows it was acknowledged, what the sink received, the plan. Out: a [`Verdict`]: rows with the failures of each metric, and what
 //! is wrong beside any metric. What is asked: the total out is the total in; a folded metric has exactly the series that the plan
-//! predicts, by set and not only by number; a passing one has exactly the points that were sent, byte for byte; no anomaly.
+//! predicts, by set and not only by number; a passing one has exactly the points that were sent, byte for byte; no anomaly. Of histograms and summaries the total
+//! is number, sum and every bucket of the observations; of gauges every folded value is computed from the raw ones ([`values`]).
 //! Limit: rules are looked up by metric name alone, so plans with matchers on labels are not judged here.
+
+/// Gauges and up-down counters.
+pub mod values;
 
 use crate::shop::Truth;
 use crate::shop::catalogue::METRICS;
 use crate::sink::books::{Books, Finding, MetricBook, Side};
-use crate::sink::exact::Total;
+use crate::sink::exact::{DOUBLE_TOLERANCE, Total};
 use crate::sink::identity::{Labels, canonical};
-use phoenix_plan::{Fold, Pipeline, Plan};
+use crate::sink::series::Kind;
+use phoenix_plan::{DurationMs, Fold, Pipeline, Plan};
 use std::collections::BTreeSet;
+use values::{Declared, Function};
 
 /// The metric of the warm-up; it is in no truth.
 pub const WARM_UP_METRIC: &str = "phoenix_demo_warm_up";
@@ -35,10 +41,36 @@ pub struct Row {
     pub points: (u64, u64),
     /// Bytes of the metric's encoded messages in and out.
     pub bytes: (u64, u64),
-    /// Totals in and out; `None` where the kind has none.
-    pub totals: Option<(Total, Total)>,
+    /// What is conserved.
+    pub totals: Totals,
     /// What is wrong; empty is good.
     pub failures: Vec<String>,
+}
+
+/// What of a metric must be the same on both sides.
+#[derive(Clone, Copy, Debug)]
+pub enum Totals {
+    /// Nothing but the points themselves.
+    None,
+    /// Sums, in and out.
+    Sums(Total, Total),
+    /// Observations and their sum, in and out.
+    Observations(Total, Total),
+    /// Folded values, and how many of them are what the raw ones make.
+    Values(u64, u64),
+}
+
+impl Totals {
+    /// In and out as text, for programs.
+    pub fn texts(&self) -> [Option<String>; 2] {
+        match self {
+            Totals::None => [None, None],
+            Totals::Sums(before, after) | Totals::Observations(before, after) => {
+                [Some(before.to_string()), Some(after.to_string())]
+            }
+            Totals::Values(all, equal) => [Some(all.to_string()), Some(equal.to_string())],
+        }
+    }
 }
 
 /// The judgement of a run.
@@ -98,17 +130,16 @@ fn judge_metric(name: &str, truth: &Truth, books: &Books, plan: &Plan, findings:
     let received = books.metric(name).unwrap_or(&empty);
     let rule = plan.rule_for(name.as_bytes(), |_| None, |_| None).map(|(_, rule)| rule);
     let fold = rule.filter(|rule| rule.pipeline == Pipeline::Optimized).and_then(|rule| rule.fold.as_ref());
+    let fold = fold.filter(|fold| sent.kinds.iter().all(|kind| is_folded(*kind, fold)));
     let mut failures = Vec::new();
-    let has_total = !sent.kinds.is_empty() && sent.kinds.iter().all(|kind| kind.has_total());
-    let total_in = truth.total(name).filter(|_| has_total);
-    let totals = total_in.map(|total_in| (total_in, received.total(books.config.run_start_ns)));
-    if let Some((total_in, total_out)) = totals {
-        failures.extend(total_failure(total_in, total_out));
-    }
     let expected = expected_series(&sent.raw, fold, plan);
     match fold {
         Some(_) => failures.extend(fold_failures(received, &expected, plan)),
         None => failures.extend(pass_failures(sent, received)),
+    }
+    let totals = totals(name, truth, received, (fold, plan), &mut failures);
+    if let Some(fold) = fold {
+        failures.extend(exemplar_failures(&sent.raw, &received.folded, fold, plan));
     }
     let of_metric: Vec<&Finding> = findings.iter().filter(|finding| finding.metric == name).collect();
     failures.extend(of_metric.iter().take(FINDINGS_SHOWN).map(ToString::to_string));
@@ -126,6 +157,109 @@ fn judge_metric(name: &str, truth: &Truth, books: &Books, plan: &Plan, findings:
         totals,
         failures,
     }
+}
+
+/// Whether a fold takes points of a kind: sums that only grow and histograms as they are, the rest where it declares what becomes of them.
+fn is_folded(kind: Kind, fold: &Fold) -> bool {
+    match kind {
+        Kind::Summary => fold.summary.is_some(),
+        Kind::Gauge => fold.gauge.is_some(),
+        Kind::UpDown => fold.up_down_counter.is_some(),
+        _ => true,
+    }
+}
+
+/// What a fold declares about last values; none: they pass. `avg` is not judged: it writes metrics of other names.
+fn declared(kind: Kind, fold: &Fold, plan: &Plan) -> Option<Declared> {
+    let word = if kind == Kind::Gauge { fold.gauge } else { fold.up_down_counter };
+    let function = match word? {
+        phoenix_plan::Function::Sum => Function::Sum,
+        phoenix_plan::Function::Min => Function::Min,
+        phoenix_plan::Function::Max => Function::Max,
+        phoenix_plan::Function::Last => Function::Last,
+        phoenix_plan::Function::Count => Function::Count,
+        phoenix_plan::Function::Avg => return None,
+    };
+    let ns = |duration: DurationMs| duration.0 * 1_000_000;
+    Some(Declared {
+        function,
+        window_ns: ns(fold.window),
+        offset_ns: ns(fold.offset()),
+        expiry_ns: ns(fold.value_expiry(plan.stream_expiry)),
+    })
+}
+
+/// What is conserved of a metric, and what is wrong with it.
+fn totals(
+    name: &str,
+    truth: &Truth,
+    received: &MetricBook,
+    (fold, plan): (Option<&Fold>, &Plan),
+    failures: &mut Vec<String>,
+) -> Totals {
+    let run_start_ns = truth.books.config.run_start_ns;
+    let Some((sent, drawn)) = truth.books.metric(name).zip(truth.total(name)) else { return Totals::None };
+    let all = |is: fn(Kind) -> bool| sent.kinds.iter().all(|kind| is(*kind));
+    if all(Kind::has_total) {
+        let total_out = received.total(run_start_ns);
+        failures.extend(total_failure(drawn, total_out));
+        return Totals::Sums(drawn, total_out);
+    }
+    if all(Kind::has_observations) {
+        let (before, after) = (sent.observations(run_start_ns), received.observations(run_start_ns));
+        failures.extend(total_failure(drawn, after.total()));
+        failures.extend(before.difference(&after, DOUBLE_TOLERANCE));
+        return Totals::Observations(drawn, after.total());
+    }
+    let kind = sent.kinds.first().copied().unwrap_or(Kind::Unknown);
+    let Some((fold, declared)) = fold.and_then(|fold| Some((fold, declared(kind, fold, plan)?))) else {
+        return Totals::None;
+    };
+    let series_of = |resource: &Labels, point: &Labels| {
+        projected(resource, point, |key, is_resource| expects(Some(fold), plan, key, is_resource))
+    };
+    let stored = |resource: &Labels, point: &Labels| {
+        projected(resource, point, |key, is_resource| stores(plan, key, is_resource))
+    };
+    let compared = values::compare((&sent.raw, &received.folded), declared, series_of, stored);
+    let wrong = compared.failures.len();
+    failures.extend(compared.failures.into_iter().take(FINDINGS_SHOWN));
+    if wrong > FINDINGS_SHOWN {
+        failures.push(format!("{} more values", wrong - FINDINGS_SHOWN));
+    }
+    if compared.values == 0 {
+        failures.push("no folded value".to_owned());
+    }
+    Totals::Values(compared.values, compared.equal)
+}
+
+/// Exemplars that arrived were sent, and say what their point no longer says.
+fn exemplar_failures(sent: &Side, received: &Side, fold: &Fold, plan: &Plan) -> Vec<String> {
+    let mut out = Vec::new();
+    for (key, found) in &received.exemplars {
+        let Some(was) = sent.exemplars.get(key) else {
+            out.push(format!("an exemplar that nobody sent: {key:?}"));
+            continue;
+        };
+        let dropped = |labels: &Labels, is_resource: bool| -> Labels {
+            let mut labels = labels.clone();
+            labels.retain(|key, _| {
+                expects(None, plan, key, is_resource) && !expects(Some(fold), plan, key, is_resource)
+            });
+            labels
+        };
+        let mut wanted = was.filtered.clone();
+        wanted.extend(dropped(&was.resource, true));
+        wanted.extend(dropped(&was.point, false));
+        if found.filtered != wanted {
+            out.push(format!("exemplar {key:?} says {:?}, not {wanted:?}", found.filtered));
+        }
+    }
+    out.truncate(FINDINGS_SHOWN);
+    if received.exemplars.is_empty() && !sent.exemplars.is_empty() {
+        out.push(format!("no exemplar arrived of {}", sent.exemplars.len()));
+    }
+    out
 }
 
 fn total_failure(total_in: Total, total_out: Total) -> Option<String> {
@@ -179,45 +313,43 @@ fn pass_failures(sent: &MetricBook, received: &MetricBook) -> Vec<String> {
 
 /// What the plan makes of the streams that were sent.
 fn expected_series(sent: &Side, fold: Option<&Fold>, plan: &Plan) -> BTreeSet<String> {
-    let keeps = |key: &str, is_resource: bool| {
-        fold.is_none_or(|fold| {
-            if is_resource {
-                fold.labels.keeps_resource(key.as_bytes())
-            } else {
-                fold.labels.keeps_attribute(key.as_bytes())
-            }
-        })
-    };
-    project(sent, |key, is_resource| {
-        (!is_resource || plan.promotes_resource(key.as_bytes())) && keeps(key, is_resource)
-    })
+    project(sent, |key, is_resource| expects(fold, plan, key, is_resource))
+}
+
+/// Whether a fold leaves a label that the backend stores.
+fn expects(fold: Option<&Fold>, plan: &Plan, key: &str, is_resource: bool) -> bool {
+    let keeps = fold.is_none_or(|fold| {
+        if is_resource {
+            fold.labels.keeps_resource(key.as_bytes())
+        } else {
+            fold.labels.keeps_attribute(key.as_bytes())
+        }
+    });
+    keeps && (!is_resource || plan.promotes_resource(key.as_bytes()))
 }
 
 /// What the backend stores: promoted resource attributes and point attributes, without the marks of the fold.
 fn stored(side: &Side, plan: &Plan) -> BTreeSet<String> {
-    project(side, |key, is_resource| {
-        if is_resource {
-            plan.promotes_resource(key.as_bytes())
-        } else {
-            key != plan.mark_label && key != plan.writer_label
-        }
-    })
+    project(side, |key, is_resource| stores(plan, key, is_resource))
+}
+
+fn stores(plan: &Plan, key: &str, is_resource: bool) -> bool {
+    if is_resource {
+        plan.promotes_resource(key.as_bytes())
+    } else {
+        key != plan.mark_label && key != plan.writer_label
+    }
 }
 
 fn project(side: &Side, keeps: impl Fn(&str, bool) -> bool) -> BTreeSet<String> {
+    side.series.values().map(|series| projected(&series.resource, &series.point, &keeps)).collect()
+}
+
+fn projected(resource: &Labels, point: &Labels, keeps: impl Fn(&str, bool) -> bool) -> String {
     let filtered = |labels: &Labels, is_resource| -> Labels {
+        let mut labels = labels.clone();
+        labels.retain(|key, _| keeps(key, is_resource));
         labels
-            .iter()
-            .filter(|(key, _)| keeps(key, is_resource))
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect()
     };
-    let text = |series: &crate::sink::series::Series| {
-        format!(
-            "{}{}",
-            canonical(&filtered(&series.resource, true)),
-            canonical(&filtered(&series.point, false))
-        )
-    };
-    side.series.values().map(text).collect()
+    format!("{}{}", canonical(&filtered(resource, true)), canonical(&filtered(point, false)))
 }

@@ -58,6 +58,7 @@ pub fn document(options: &Options, outcome: &Outcome) -> Value {
 }
 
 fn row(row: &Row) -> Value {
+    let [total_in, total_out] = row.totals.texts();
     json!({
         "metric": row.metric,
         "pipeline": row.pipeline,
@@ -68,8 +69,8 @@ fn row(row: &Row) -> Value {
         "points_out": row.points.1,
         "bytes_in": row.bytes.0,
         "bytes_out": row.bytes.1,
-        "total_in": row.totals.map(|(before, _)| before.to_string()),
-        "total_out": row.totals.map(|(_, out)| out.to_string()),
+        "total_in": total_in,
+        "total_out": total_out,
         "failures": row.failures,
     })
 }

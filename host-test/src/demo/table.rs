@@ -3,7 +3,7 @@
 //! In: a verdict. Out: one line per metric, a line for all, and the failures spelt out beneath. Numbers are right-aligned, so that in and out can
 //! be compared by eye.
 
-use super::judge::{Row, Verdict};
+use super::judge::{Row, Totals, Verdict};
 use super::numbers::{bytes, change, count, total};
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table};
 use comfy_table::{LineStyle, presets};
@@ -74,12 +74,18 @@ fn line_width(line: &str) -> usize {
 const RULE: LineStyle = LineStyle::none().fill('─').junction('─');
 
 fn cells(row: &Row) -> Vec<Cell> {
-    let (total_in, total_out) =
-        row.totals.map_or(("-".to_owned(), "-".to_owned()), |(before, out)| (total(before), total(out)));
-    let verdict = match (row.failures.is_empty(), row.totals.is_some(), row.pipeline) {
-        (false, ..) => Cell::new("FAILED").fg(Color::Red).add_attribute(Attribute::Bold),
-        (true, true, "optimized") => Cell::new("conserved").fg(Color::Green),
-        (true, ..) => Cell::new("untouched").fg(Color::Green),
+    let [total_in, total_out] = match row.totals {
+        Totals::None => ["-".to_owned(), "-".to_owned()],
+        Totals::Sums(before, out) => [total(before), total(out)],
+        Totals::Observations(before, out) => [before, out].map(|of| format!("{} obs.", count(of.ints))),
+        Totals::Values(all, equal) => [all, equal].map(|of| format!("{} values", count(i128::from(of)))),
+    };
+    let is_folded = row.pipeline == "optimized";
+    let verdict = match row.totals {
+        _ if !row.failures.is_empty() => Cell::new("FAILED").fg(Color::Red).add_attribute(Attribute::Bold),
+        Totals::Values(..) if is_folded => Cell::new("same values").fg(Color::Green),
+        Totals::Sums(..) | Totals::Observations(..) if is_folded => Cell::new("conserved").fg(Color::Green),
+        _ => Cell::new("untouched").fg(Color::Green),
     };
     let texts = [
         row.metric.clone(),

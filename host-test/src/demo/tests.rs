@@ -7,17 +7,13 @@ use super::table;
 use crate::envoy::config::shop_plugin_config;
 use crate::shop::Truth;
 use crate::shop::catalogue::METRICS;
-use crate::shop::otlp::{CUMULATIVE, int, metric, number, sum, text};
 use crate::shop::tests::{small, virtual_run};
+use crate::sink::books::{ExemplarLabels, MetricBook, Side};
+use crate::sink::distribution::{Buckets, Distribution, Observations};
 use crate::sink::identity::Labels;
+use crate::sink::series::{Kind, Reading, Sample, Series, Value};
 use crate::sink::{Books, MARK};
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::common::v1::KeyValue;
-use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
-use opentelemetry_proto::tonic::metrics::v1::{ResourceMetrics, ScopeMetrics};
-use opentelemetry_proto::tonic::resource::v1::Resource;
-use phoenix_plan::Plan;
-use prost::Message;
+use phoenix_plan::{Fold, Plan};
 use std::collections::BTreeMap;
 
 fn shop_plan() -> Plan {
@@ -30,52 +26,110 @@ fn pass_plan() -> Plan {
     plan
 }
 
-fn attributes(labels: &Labels, keeps: impl Fn(&[u8]) -> bool) -> Vec<KeyValue> {
-    let kept = labels.iter().filter(|(key, _)| keeps(key.as_bytes()));
-    kept.map(|(key, value)| match value.strip_prefix('"') {
-        Some(rest) => text(key, rest.trim_end_matches('"')),
-        None => int(key, value.parse().unwrap()),
-    })
-    .collect()
-}
-
-/// What a right module would send for the truth: passing metrics as they are, one cumulative point for each folded series.
+/// What a right module would send for the truth: passing metrics as they are, one cumulative point for each folded series, a point a window for each gauge.
 fn folded(truth: &Truth, plan: &Plan, tamper: i64) -> Books {
     let mut out = Books::new(truth.books.config.clone());
     let mut tamper = tamper;
     for ((tenant, name), book) in &truth.books.metrics {
         let rule = plan.rule_for(name.as_bytes(), |_| None, |_| None).unwrap().1;
-        let Some(fold) = &rule.fold else {
-            out.metrics.insert((tenant.clone(), name.clone()), book.clone());
-            continue;
+        let mut folded = MetricBook { kinds: book.kinds.clone(), ..MetricBook::default() };
+        if let Some(fold) = &rule.fold {
+            fold_metric(&book.raw, &mut folded.folded, (fold, plan), &mut tamper);
+        } else {
+            folded = book.clone();
+        }
+        out.metrics.insert((tenant.clone(), name.clone()), folded);
+    }
+    out
+}
+
+fn fold_metric(raw: &Side, folded: &mut Side, (fold, plan): (&Fold, &Plan), tamper: &mut i64) {
+    let mut groups: BTreeMap<String, (Labels, Labels, Vec<&Series>)> = BTreeMap::new();
+    for series in raw.series.values() {
+        let (mut resource, mut point) = (series.resource.clone(), series.point.clone());
+        resource.retain(|key, _| {
+            plan.promotes_resource(key.as_bytes()) && fold.labels.keeps_resource(key.as_bytes())
+        });
+        point.retain(|key, _| fold.labels.keeps_attribute(key.as_bytes()));
+        point.insert(MARK.to_owned(), "\"labels\"".to_owned());
+        groups.entry(format!("{resource:?}{point:?}")).or_insert((resource, point, vec![])).2.push(series);
+    }
+    for (identity, (resource, point, members)) in groups {
+        let kind = members[0].kind;
+        let (samples, distributions) = if kind.is_last_value() {
+            (last_values(&members, fold, tamper), vec![])
+        } else {
+            total(&members, tamper)
         };
-        let mut groups: BTreeMap<String, (Vec<KeyValue>, Vec<KeyValue>, crate::sink::exact::Total)> =
-            BTreeMap::new();
-        for series in book.raw.series.values() {
-            let resource = attributes(&series.resource, |key| {
-                plan.promotes_resource(key) && fold.labels.keeps_resource(key)
-            });
-            let point = attributes(&series.point, |key| fold.labels.keeps_attribute(key));
-            let group = groups.entry(format!("{resource:?}{point:?}")).or_insert((
-                resource,
-                point,
-                Default::default(),
-            ));
-            group.2.add(series.read(0).total);
+        folded.points += samples.len() as u64;
+        // The output of a delta stream may be cumulative.
+        let kind = match kind {
+            Kind::Delta => Kind::Cumulative,
+            Kind::HistogramDelta => Kind::Histogram,
+            other => other,
+        };
+        folded.series.insert(identity, Series { kind, resource, point, samples, distributions });
+    }
+    // The first exemplar of all, with what its point no longer says.
+    if let Some((key, was)) = raw.exemplars.first_key_value() {
+        let mut filtered = was.filtered.clone();
+        filtered.extend(was.resource.clone().into_iter().filter(|(key, _)| {
+            plan.promotes_resource(key.as_bytes()) && !fold.labels.keeps_resource(key.as_bytes())
+        }));
+        folded.exemplars.insert(key.clone(), ExemplarLabels { filtered, ..ExemplarLabels::default() });
+    }
+}
+
+/// One cumulative sample with all that the members counted.
+fn total(members: &[&Series], tamper: &mut i64) -> (Vec<Sample>, Vec<Distribution>) {
+    let mut all = Reading::default();
+    for series in members {
+        let reading = series.read(0);
+        all.observations.join(&reading.observations);
+        all.total.add(reading.total);
+    }
+    let sample = |value| vec![Sample { start_ns: 1, time_ns: 2, value }];
+    if members[0].kind.has_observations() {
+        let Observations { count, sum, explicit, exponential, .. } = all.observations;
+        let counts = |counts: &Vec<i128>| counts.iter().map(|n| u64::try_from(*n).unwrap()).collect();
+        let bounds =
+            |text: &str| text.trim_matches(['[', ']']).split(", ").map(|b| b.parse().unwrap()).collect();
+        let buckets = match explicit.first_key_value() {
+            Some((text, list)) => Buckets::Explicit(bounds(text), counts(list)),
+            None if exponential.count() > 0 => Buckets::Exponential(exponential),
+            None => Buckets::None,
+        };
+        let count = u64::try_from(count).unwrap().saturating_add_signed(std::mem::take(tamper));
+        let sum = Some(sum.value());
+        let distribution = Distribution { count, sum, buckets, ..Distribution::default() };
+        return (sample(Value::Distribution), vec![distribution]);
+    }
+    let value = match all.total.doubles.value() {
+        0.0 => Value::Int(i64::try_from(all.total.ints).unwrap() + std::mem::take(tamper)),
+        doubles => Value::Double(doubles),
+    };
+    (sample(value), vec![])
+}
+
+/// The sum of the members' last values at the end of each window.
+fn last_values(members: &[&Series], fold: &Fold, tamper: &mut i64) -> Vec<Sample> {
+    let (window_ns, offset_ns) = (fold.window.0 * 1_000_000, fold.offset().0 * 1_000_000);
+    let times = || members.iter().flat_map(|series| &series.samples).map(|sample| sample.time_ns);
+    let end_of = |time_ns: u64| (time_ns - offset_ns).div_ceil(window_ns) * window_ns + offset_ns;
+    let (first, last) = (end_of(times().min().unwrap()), end_of(times().max().unwrap()));
+    let mut out = Vec::new();
+    for end_ns in (first..=last).step_by(window_ns as usize) {
+        let (mut ints, mut doubles) = (0, 0.0);
+        for series in members {
+            match series.samples.iter().rfind(|sample| sample.time_ns <= end_ns).map(|sample| sample.value) {
+                Some(Value::Int(value)) => ints += value,
+                Some(Value::Double(value)) => doubles += value,
+                _ => {}
+            }
         }
-        for (resource, mut point, total) in groups.into_values() {
-            point.push(text(MARK, "labels"));
-            let value = match total.doubles.value() {
-                0.0 => Value::AsInt(i64::try_from(total.ints).unwrap() + std::mem::take(&mut tamper)),
-                doubles => Value::AsDouble(doubles),
-            };
-            let data = sum(vec![number(point, 1, 2, value)], CUMULATIVE, true);
-            let scope_metrics =
-                vec![ScopeMetrics { metrics: vec![metric(name, "", data)], ..Default::default() }];
-            let resource = Some(Resource { attributes: resource, ..Default::default() });
-            let resource_metrics = vec![ResourceMetrics { resource, scope_metrics, ..Default::default() }];
-            out.add(tenant, &ExportMetricsServiceRequest { resource_metrics }.encode_to_vec()).unwrap();
-        }
+        let value =
+            if doubles == 0.0 { Value::Int(ints + std::mem::take(tamper)) } else { Value::Double(doubles) };
+        out.push(Sample { start_ns: 0, time_ns: end_ns, value });
     }
     out
 }
@@ -102,6 +156,57 @@ fn a_right_fold_holds() {
 fn a_total_that_is_off_by_one_fails() {
     let (truth, _) = virtual_run(&small(), |_| 1);
     check(&judge(&truth, &folded(&truth, &shop_plan(), 1), &shop_plan()), "cart_items", "off by 1");
+}
+
+/// The shop's plan with the rule of one metric only.
+fn plan_of(metric: &str) -> Plan {
+    let mut plan = shop_plugin_config().unwrap()["plan"].take();
+    let rules = plan["rules"].as_array_mut().unwrap();
+    rules.retain(|rule| rule["metric"]["exact"] == metric || rule["fold"].is_null());
+    Plan::parse(plan.to_string().as_bytes()).unwrap()
+}
+
+#[test]
+fn an_observation_or_a_value_too_many_fails() {
+    let (truth, _) = virtual_run(&small(), |_| 1);
+    for (metric, part) in [
+        ("http_request_duration", "off by 1"),
+        ("db_query_duration", "off by 1"),
+        ("rpc_latency", "DoesNotAddUp"),
+        ("gc_pause", "off by 1"),
+        ("process_memory", "not Some(Int("),
+        ("http_active_requests", "not Some(Int("),
+    ] {
+        let plan = plan_of(metric);
+        assert!(judge(&truth, &folded(&truth, &plan, 0), &plan).holds(), "{metric}");
+        check(&judge(&truth, &folded(&truth, &plan, 1), &plan), metric, part);
+    }
+}
+
+#[test]
+fn a_bucket_an_exemplar_or_a_label_that_is_wrong_fails() {
+    let (truth, _) = virtual_run(&small(), |_| 1);
+    let plan = plan_of("http_request_duration");
+    let wrong = |change: fn(&mut Side)| {
+        let mut books = folded(&truth, &plan, 0);
+        let key = ("shop".to_owned(), "http_request_duration".to_owned());
+        change(&mut books.metrics.get_mut(&key).unwrap().folded);
+        judge(&truth, &books, &plan)
+    };
+    let moved = wrong(|side| {
+        let Some(series) = side.series.values_mut().next() else { panic!() };
+        let Buckets::Explicit(_, counts) = &mut series.distributions[0].buckets else { panic!() };
+        let from = counts.iter().position(|count| *count > 0).unwrap();
+        (counts[from], counts[from + 1]) = (counts[from] - 1, counts[from + 1] + 1);
+    });
+    check(&moved, "http_request_duration", "buckets");
+    let unlabelled = wrong(|side| side.exemplars.values_mut().for_each(|of| of.filtered.clear()));
+    check(&unlabelled, "http_request_duration", "says");
+    let strange = wrong(|side| {
+        side.exemplars.insert((1, "1".to_owned(), vec![], vec![]), ExemplarLabels::default());
+    });
+    check(&strange, "http_request_duration", "nobody sent");
+    check(&wrong(|side| side.exemplars.clear()), "http_request_duration", "no exemplar arrived");
 }
 
 #[test]

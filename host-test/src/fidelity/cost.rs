@@ -39,7 +39,9 @@ pub async fn figures(scene: &Scene, table: &mut Table) -> anyhow::Result<()> {
 /// Mark and writer, what is kept, and nothing of what the mark says is dropped.
 fn is_honest(labels: &Labels) -> bool {
     let of = |name: &str| labels.get(name).map(String::as_str);
-    let dropped: &[&str] = match of("phoenix_folded") {
+    // The mark of a histogram also says which bounds.
+    let mark = of("phoenix_folded").and_then(|mark| mark.split(";bounds=").next());
+    let dropped: &[&str] = match mark {
         Some(MARK) => &DROPPED,
         Some(MARK_KEPT) => &DROPPED[..2],
         _ => return false,

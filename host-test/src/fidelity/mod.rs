@@ -13,6 +13,8 @@ pub mod clock;
 pub mod instrument;
 /// Who counts, and when.
 pub mod life;
+/// Histograms and gauges.
+pub mod measured;
 /// What is folded, for Envoy and for the reference.
 pub mod plan;
 /// Four roads for the same traffic.
@@ -28,6 +30,8 @@ pub mod traffic;
 mod against_raw;
 /// (f) Series.
 mod cost;
+/// (h) Histograms and gauges.
+mod histograms;
 /// (g) A restart.
 mod restarts;
 /// (a) The same as the reference.
@@ -84,6 +88,7 @@ pub async fn measure(prometheus: &Path) -> anyhow::Result<Table> {
     switches::figures(&scene, &mut table).await.context("(d) across a switch")?;
     totals::figures(&scene, &mut table).await.context("(e) totals")?;
     cost::figures(&scene, &mut table).await.context("(f) series")?;
+    histograms::figures(&scene, &mut table).await.context("(h) histograms and gauges")?;
     Ok(table)
 }
 

@@ -6,7 +6,7 @@
 use super::clock::{EXPIRY_NS, KEEP_NS, OFF_NS, ON_NS, SECOND_NS};
 use super::traffic::{AGENT, POD};
 use crate::prometheus::OTLP_PATH;
-use crate::reference::plan::{ReferenceFold, ReferencePlan, ReferenceRule, ReferenceSwitch};
+use crate::reference::plan::{Function, ReferenceFold, ReferencePlan, ReferenceRule, ReferenceSwitch};
 use serde_json::{Value, json};
 
 /// The writer.
@@ -21,6 +21,8 @@ const WINDOW_S: u64 = 15;
 const NARROW_S: u64 = 5;
 /// The plan's default.
 const DELAY_S: u64 = 60;
+/// The plan's default: how long the last value of a silent gauge stands.
+const VALUE_EXPIRY_NS: u64 = 300 * SECOND_NS;
 /// What the dropped labels are, by level.
 const DROPPED_RESOURCE: [&str; 2] = [POD, "service.instance.id"];
 
@@ -63,7 +65,8 @@ impl Fold {
             "labels": { "drop": { "resource": DROPPED_RESOURCE, "attributes": attributes } },
             "window": format!("{}s", self.window_s),
             "offset": format!("{}ms", self.offset_ms()),
-            "delay": format!("{DELAY_S}s")
+            "delay": format!("{DELAY_S}s"),
+            "gauge": "sum"
         })
     }
 
@@ -73,6 +76,8 @@ impl Fold {
             drop_attributes: self.drops_agent.then(|| AGENT.to_owned()).into_iter().collect(),
             window_ns: self.window_s * SECOND_NS,
             offset_ns: self.offset_ms() * SECOND_NS / 1_000,
+            gauge: Some(Function::Sum),
+            value_expiry_ns: VALUE_EXPIRY_NS,
             delay_ns: DELAY_S * SECOND_NS,
             is_cumulative_out: false,
         }

@@ -14,7 +14,7 @@ use crate::prometheus::Series;
 use anyhow::ensure;
 
 /// Equal but for the rounding of the query engine.
-const EQUAL: f64 = 1e-9;
+pub const EQUAL: f64 = 1e-9;
 /// How long a series without a stale marker is still there: Prometheus' look-back.
 const LOOK_BACK_NS: u64 = 5 * MINUTE_NS;
 /// Longest text about one series that is not the same.
@@ -22,13 +22,17 @@ const SAMPLES_SHOWN: usize = 4;
 
 /// How far two sets of series are apart.
 #[derive(Default)]
-struct Apart {
-    series: usize,
-    samples: usize,
+pub struct Apart {
+    /// Series of the reference.
+    pub series: usize,
+    /// Its samples.
+    pub samples: usize,
     /// Samples that only one side has, or series.
-    unpaired: usize,
-    worst: f64,
-    example: Option<String>,
+    pub unpaired: usize,
+    /// The largest relative difference of two values.
+    pub worst: f64,
+    /// The first series that differs, in words.
+    pub example: Option<String>,
 }
 
 pub async fn figures(scene: &Scene, table: &mut Table) -> anyhow::Result<()> {
@@ -108,7 +112,8 @@ async fn queries(
     Ok(())
 }
 
-fn apart(ours: &[Series], theirs: &[Series]) -> Apart {
+/// How far two lists of series are apart.
+pub fn apart(ours: &[Series], theirs: &[Series]) -> Apart {
     let mut apart = Apart { series: theirs.len(), ..Apart::default() };
     for their in theirs {
         apart.samples += their.points.len();
@@ -150,7 +155,8 @@ impl Apart {
         }
     }
 
-    fn join(&mut self, other: Apart) {
+    /// Adds another metric's.
+    pub fn join(&mut self, other: Apart) {
         self.series += other.series;
         self.samples += other.samples;
         self.unpaired += other.unpaired;

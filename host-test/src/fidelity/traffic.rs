@@ -6,6 +6,7 @@
 use super::clock::{ACTIVE_NS, INTERVAL_NS};
 use super::instrument::{self, Instrument};
 use super::life::{Counter, End, Life, lives};
+use super::measured::{self, At};
 use crate::shop::otlp::{CUMULATIVE, metric, number, sum, text};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
@@ -132,6 +133,27 @@ impl Traffic {
         number(labels, life.says_born_ns, time_ns, value)
     }
 
+    /// Histograms and a gauge beside the counters of orders: where pods are born, die, crash and end.
+    fn measured(&self, life: &Life, time_ns: u64, is_stale: bool) -> Vec<Metric> {
+        let of = life.counters.iter().filter(|counter| counter.instrument == measured::LATENCY.of);
+        let labels: Vec<_> = of
+            .clone()
+            .map(|counter| vec![text("route", counter.route), text(AGENT, counter.agent)])
+            .collect();
+        let points: Vec<At<'_>> = of
+            .enumerate()
+            .map(|(index, counter)| At {
+                number: index + life.pod.len() + life.pod.bytes().last().map_or(0, usize::from),
+                counted: self.value(life, counter, time_ns),
+                start_ns: life.says_born_ns,
+                time_ns,
+                labels: &labels[index],
+                is_stale,
+            })
+            .collect();
+        if points.is_empty() { Vec::new() } else { measured::metrics(&points) }
+    }
+
     fn request(&self, life: &Life, time_ns: u64, is_stale: bool) -> ExportMetricsServiceRequest {
         let mut metrics: Vec<Metric> = Vec::new();
         for instrument in instrument::all() {
@@ -144,6 +166,7 @@ impl Traffic {
                 metrics.push(metric(instrument.name, instrument.unit, sum(points, CUMULATIVE, true)));
             }
         }
+        metrics.extend(self.measured(life, time_ns, is_stale));
         let resource = Resource {
             attributes: vec![
                 text("service.name", "shop"),

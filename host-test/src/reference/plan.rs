@@ -60,6 +60,25 @@ pub struct ReferenceFold {
     pub delay_ns: u64,
     /// Delta comes out as cumulative.
     pub is_cumulative_out: bool,
+    /// How gauges are put together; none: they pass.
+    pub gauge: Option<Function>,
+    /// How long the last value of a silent gauge stands.
+    pub value_expiry_ns: u64,
+}
+
+/// What is made of last values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Function {
+    /// Their sum.
+    Sum,
+    /// The least.
+    Min,
+    /// The greatest.
+    Max,
+    /// The newest.
+    Last,
+    /// How many there are.
+    Count,
 }
 
 /// On which side of a rule's switch something is.

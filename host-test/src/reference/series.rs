@@ -3,10 +3,10 @@
 //! In: increments with the time in which they came to be. Out: points of windows that have closed. A switch gives a series a first moment, before which it
 //! must not begin, or a last one, until which it goes on flat; see `docs/fold.md`. Refuses nothing.
 
+use super::otlp::Emitted;
 use super::plan::{ReferenceFold, floor};
-use super::{Increment, NO_RECORDED_VALUE, StreamKey, add, difference};
-use crate::sink::exact::Total;
-use opentelemetry_proto::tonic::metrics::v1::NumberDataPoint;
+use super::quantity::{Amount, Quantity, difference, share};
+use super::{Increment, StreamKey};
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,8 +32,8 @@ pub struct Series {
     /// Start of the first window, or of our tracking: the series' own start time.
     start_ns: Option<u64>,
     is_double: bool,
-    total: Total,
-    open: BTreeMap<u64, Total>,
+    total: Amount,
+    open: BTreeMap<u64, Amount>,
     /// Every window that ends here or before has closed.
     closed_until_ns: u64,
     /// It is written without increments, since a switch has ended it, and not yet stale.
@@ -55,15 +55,15 @@ impl Series {
     /// Adds an increment. Says whether a part of it came late.
     pub fn add(&mut self, increment: &Increment, is_at_arrival: bool, now_ns: u64) -> bool {
         let ReferenceFold { window_ns, offset_ns, .. } = self.fold;
-        self.is_double |= matches!(increment.value, Value::AsDouble(_));
+        self.is_double |= matches!(increment.value, Quantity::Number(Value::AsDouble(_)));
         let closed_until_ns = self.oldest_open(now_ns);
         let first_ns = self.opens_ns.map_or(0, |at_ns| self.fold.window_of(at_ns));
         let from_ns = if is_at_arrival { increment.to_ns } else { increment.from_ns };
         let mut is_late = false;
-        for (window, part) in split(increment.value, from_ns, increment.to_ns, window_ns, offset_ns) {
+        for (window, part) in split(&increment.value, from_ns, increment.to_ns, window_ns, offset_ns) {
             let window = window.max(first_ns);
             is_late |= window < closed_until_ns;
-            add(self.open.entry(window.max(closed_until_ns)).or_default(), part);
+            self.open.entry(window.max(closed_until_ns)).or_default().add(&part);
         }
         is_late
     }
@@ -85,10 +85,10 @@ impl Series {
     }
 
     /// Closes every window whose end plus delay has come: its points in order of time, and what they added.
-    pub fn close(&mut self, now_ns: u64, began_ns: u64) -> (Vec<NumberDataPoint>, Total) {
+    pub fn close(&mut self, now_ns: u64, began_ns: u64) -> (Vec<Emitted>, Amount) {
         let closed_until_ns = self.fold.window_of(now_ns.saturating_sub(self.fold.delay_ns));
         self.lead_on(closed_until_ns);
-        let (mut points, mut added) = (Vec::new(), Total::default());
+        let (mut points, mut added) = (Vec::new(), Amount::default());
         while let Some(entry) = self.open.first_entry() {
             let start_ns = *entry.key();
             if start_ns >= closed_until_ns {
@@ -96,11 +96,11 @@ impl Series {
             }
             let amount = entry.remove();
             let end_ns = start_ns + self.fold.window_ns;
-            added.add(amount);
+            added.join(&amount);
             if self.is_cumulative {
-                self.cumulative(start_ns, end_ns, amount, began_ns, &mut points);
+                self.cumulative(start_ns, end_ns, &amount, began_ns, &mut points);
             } else {
-                points.push(self.point(start_ns, end_ns, amount));
+                points.push(self.point(start_ns, end_ns, &amount));
             }
         }
         self.closed_until_ns = self.closed_until_ns.max(closed_until_ns);
@@ -111,27 +111,27 @@ impl Series {
         &mut self,
         start_ns: u64,
         end_ns: u64,
-        amount: Total,
+        amount: &Amount,
         began_ns: u64,
-        points: &mut Vec<NumberDataPoint>,
+        points: &mut Vec<Emitted>,
     ) {
         let opens = self.start_ns.is_none();
         // Before we began to watch, another process may have written; before the switch, somebody else has.
         let first_ns = start_ns.max(began_ns).max(self.opens_ns.unwrap_or_default());
         let series_start_ns = *self.start_ns.get_or_insert(first_ns);
         if opens {
-            points.push(self.point(series_start_ns, series_start_ns, Total::default()));
+            points.push(self.point(series_start_ns, series_start_ns, &Amount::default()));
         }
         // Where nothing comes any more the series says so twice a window: on the grid its newest sample is new, and `rate` adds nothing at its end.
-        if amount == Total::default() && self.ends_ns.is_some_and(|(at_ns, _)| start_ns >= at_ns) {
-            points.push(self.point(series_start_ns, start_ns + self.fold.window_ns / 2, self.total));
+        if amount.is_nothing() && self.ends_ns.is_some_and(|(at_ns, _)| start_ns >= at_ns) {
+            points.push(self.point(series_start_ns, start_ns + self.fold.window_ns / 2, &self.total));
         }
-        self.total.add(amount);
-        points.push(self.point(series_start_ns, end_ns, self.total));
+        self.total.join(amount);
+        points.push(self.point(series_start_ns, end_ns, &self.total));
         let is_over = self.ends_ns.is_some_and(|(_, until_ns)| end_ns >= until_ns);
         if (is_over || self.has_ended()) && self.open.is_empty() {
-            let marker = self.point(series_start_ns, end_ns + STALE_AFTER_NS, self.total);
-            points.push(NumberDataPoint { flags: NO_RECORDED_VALUE, value: None, ..marker });
+            let marker = self.point(series_start_ns, end_ns + STALE_AFTER_NS, &self.total);
+            points.push(Emitted { amount: None, ..marker });
             self.is_led_on &= !is_over;
         }
     }
@@ -149,44 +149,29 @@ impl Series {
         }
     }
 
-    fn point(&self, start_ns: u64, time_ns: u64, total: Total) -> NumberDataPoint {
-        let value = match i64::try_from(total.ints) {
-            Ok(n) if !self.is_double => Value::AsInt(n),
-            _ => Value::AsDouble(total.approximate()),
-        };
-        NumberDataPoint {
-            start_time_unix_nano: start_ns,
-            time_unix_nano: time_ns,
-            value: Some(value),
-            ..NumberDataPoint::default()
-        }
+    fn point(&self, start_ns: u64, time_ns: u64, total: &Amount) -> Emitted {
+        Emitted { start_ns, time_ns, amount: Some(total.clone()), is_double: self.is_double }
     }
 }
 
-/// Splits an amount over the windows between two times, in proportion to time. Up to each window's end the running share has come; integers round it
+/// Splits an amount over the windows between two times, in proportion to time. Up to each window's end the running share has come; whole numbers round it
 /// down (`docs/decisions/0007-splitting-integers.md`), and what is left goes to the last window. What is counted at the very end of a window belongs to it.
-pub fn split(value: Value, from_ns: u64, to_ns: u64, window_ns: u64, offset_ns: u64) -> Vec<(u64, Value)> {
+pub fn split(
+    value: &Quantity,
+    from_ns: u64,
+    to_ns: u64,
+    window_ns: u64,
+    offset_ns: u64,
+) -> Vec<(u64, Quantity)> {
     let last = floor(to_ns.saturating_sub(1), window_ns, offset_ns);
     let (mut parts, mut before) = (Vec::new(), difference(value, value));
     let mut window = floor(from_ns, window_ns, offset_ns);
     while window < last {
         let share = share(value, from_ns, to_ns, window + window_ns);
-        parts.push((window, difference(share, before)));
+        parts.push((window, difference(&share, &before)));
         before = share;
         window += window_ns;
     }
-    parts.push((last, difference(value, before)));
+    parts.push((last, difference(value, &before)));
     parts
-}
-
-/// How much of an amount has come by a time within its span.
-pub fn share(value: Value, from_ns: u64, to_ns: u64, by_ns: u64) -> Value {
-    let (passed_ns, span_ns) = (by_ns - from_ns, to_ns - from_ns);
-    match value {
-        Value::AsInt(n) => {
-            let share = i128::from(n) * i128::from(passed_ns) / i128::from(span_ns);
-            Value::AsInt(i64::try_from(share).unwrap_or(n))
-        }
-        Value::AsDouble(x) => Value::AsDouble(x * (passed_ns as f64 / span_ns as f64)),
-    }
 }

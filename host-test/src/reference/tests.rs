@@ -1,9 +1,16 @@
 //! The reference against numbers worked out by hand.
 
+/// Histograms and gauges.
+mod measured;
+
 use super::plan::{ReferenceFold, ReferenceRule, ReferenceSwitch};
+use super::quantity::as_double;
 use super::series::split;
 use super::*;
 use crate::shop::otlp::{CUMULATIVE, DELTA, metric, number, sum, text};
+use opentelemetry_proto::tonic::metrics::v1::NumberDataPoint;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// How a stale marker is written here.
@@ -149,11 +156,11 @@ fn what_no_rule_names_passes_as_it_came() {
 #[test]
 fn amounts_are_split_by_time() {
     let ints = |value, from: u64, to: u64| {
-        let parts = split(Value::AsInt(value), from * SECOND_NS, to * SECOND_NS, 10 * SECOND_NS, 0);
-        parts
-            .into_iter()
-            .map(|(window, part)| (window / SECOND_NS, as_double(part) as i64))
-            .collect::<Vec<_>>()
+        let value = Quantity::Number(Value::AsInt(value));
+        let number =
+            |part| if let Quantity::Number(value) = part { as_double(value) as i64 } else { panic!() };
+        let parts = split(&value, from * SECOND_NS, to * SECOND_NS, 10 * SECOND_NS, 0);
+        parts.into_iter().map(|(window, part)| (window / SECOND_NS, number(part))).collect::<Vec<_>>()
     };
     assert_eq!(ints(10, 5, 15), [(0, 5), (10, 5)]);
     assert_eq!(ints(3, 0, 40), [(0, 0), (10, 1), (20, 1), (30, 1)]);

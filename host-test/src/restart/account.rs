@@ -291,7 +291,7 @@ fn number(value: Value) -> f64 {
     match value {
         Value::Int(number) => number as f64,
         Value::Double(number) => number,
-        Value::None => f64::NAN,
+        Value::Distribution | Value::None => f64::NAN,
     }
 }
 

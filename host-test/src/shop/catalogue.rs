@@ -1,7 +1,7 @@
 //! What the shop consists of.
 //!
-//! Constants only: services, routes, browsers and metrics. The metrics cover every OTLP kind; five of them are made to be
-//! folded (their bill is pods times browsers), the others to pass.
+//! Constants only: services, routes, browsers and metrics. The metrics cover every OTLP kind; all but one are made to be
+//! folded (their bill is pods, once also times browsers).
 
 /// A service of the shop.
 #[derive(Clone, Copy, Debug)]
@@ -115,10 +115,20 @@ pub enum Shape {
     Gauge,
     /// Explicit histogram, cumulative.
     Histogram,
-    /// Exponential histogram, delta.
+    /// Explicit histogram, delta.
+    HistogramDelta,
+    /// Exponential histogram, cumulative.
     ExponentialHistogram,
-    /// Summary.
+    /// Summary, cumulative.
     Summary,
+}
+
+impl Shape {
+    /// Whether a stream stands at what it has counted since it began; else each export stands for itself.
+    pub fn is_cumulative(self) -> bool {
+        use Shape::{CumulativeDouble, CumulativeInt, ExponentialHistogram, Histogram, Summary};
+        matches!(self, CumulativeInt | CumulativeDouble | Histogram | ExponentialHistogram | Summary)
+    }
 }
 
 /// A metric of the shop.
@@ -137,7 +147,7 @@ const fn metric(name: &'static str, unit: &'static str, shape: Shape) -> MetricS
 }
 
 /// All metrics, in the order of every table.
-pub const METRICS: [MetricSpec; 11] = [
+pub const METRICS: [MetricSpec; 12] = [
     metric("http_requests", "{request}", Shape::CumulativeInt),
     metric("http_response_bytes", "By", Shape::CumulativeInt),
     metric("process_cpu_seconds", "s", Shape::CumulativeDouble),
@@ -147,8 +157,9 @@ pub const METRICS: [MetricSpec; 11] = [
     metric("http_active_requests", "{request}", Shape::UpDown),
     metric("process_memory", "By", Shape::Gauge),
     metric("http_request_duration", "s", Shape::Histogram),
-    metric("db_query_duration", "s", Shape::ExponentialHistogram),
-    metric("rpc_latency", "ms", Shape::Summary),
+    metric("db_query_duration", "s", Shape::HistogramDelta),
+    metric("rpc_latency", "s", Shape::ExponentialHistogram),
+    metric("gc_pause", "s", Shape::Summary),
 ];
 
 /// Resource attributes that the shop's backend stores with each series.

@@ -8,16 +8,12 @@
 use super::catalogue::{
     CATEGORIES, CURRENCIES, METRICS, MetricSpec, PAYMENTS, STATUSES, Service, Shape, USER_AGENTS,
 };
+use super::measured::{Explicit, Exponential, Head, Summed};
 use super::otlp::{CUMULATIVE, DELTA, array, int, list, metric, number, sum, text};
 use opentelemetry_proto::tonic::common::v1::KeyValue;
-use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
-use opentelemetry_proto::tonic::metrics::v1::summary_data_point::ValueAtQuantile;
-use opentelemetry_proto::tonic::metrics::v1::{
-    ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram, HistogramDataPoint, Metric,
-    Summary, SummaryDataPoint,
-};
+use opentelemetry_proto::tonic::metrics::v1::{ExponentialHistogram, Gauge, Histogram, Metric, Summary};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
@@ -29,6 +25,8 @@ pub enum Increment {
     Int(i128),
     /// One double.
     Double(f64),
+    /// One observation of a histogram or a summary.
+    Observed(f64),
 }
 
 /// The span of one export, Unix nanoseconds.
@@ -63,11 +61,21 @@ pub struct Instruments {
     cpu: Streams<f64>,
     audit: Streams<i64>,
     active: Streams<i64>,
-    durations: Streams<Vec<u64>>,
+    memory: Streams<i64>,
+    durations: Streams<Explicit>,
+    rpcs: Streams<Exponential>,
+    pauses: Streams<Summed>,
 }
 
 /// Bounds of `http_request_duration`, seconds (OpenTelemetry's advice for HTTP).
 const DURATION_BOUNDS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+
+/// Bounds of `db_query_duration`, seconds: finer below, as databases are.
+const QUERY_BOUNDS: [f64; 7] = [0.0005, 0.001, 0.0025, 0.005, 0.025, 0.1, 1.0];
+
+/// Where requests in flight of a route settle, and bytes of memory.
+const ACTIVE: i64 = 30;
+const MEMORY: i64 = 300 << 20;
 
 /// How often a delta stream moved since the last export. Seldom enough that gaps happen all the time; often enough that a rate over them means
 /// something: what a stream did in a gap at the end of a range, nobody can know.
@@ -83,11 +91,14 @@ impl Instruments {
         book: &mut impl FnMut(usize, Increment),
     ) -> Vec<Metric> {
         self.draw(service, span, rng, book);
-        METRICS
+        let metrics = METRICS
             .iter()
             .enumerate()
             .filter_map(|(index, spec)| self.export(index, spec, service, span, rng, book))
-            .collect()
+            .collect();
+        self.durations.values_mut().for_each(|stream| stream.value.forget_exemplar());
+        self.pauses.values_mut().for_each(|stream| stream.value.forget_recent());
+        metrics
     }
 
     fn draw(
@@ -108,10 +119,12 @@ impl Instruments {
             let bytes = rng.random_range(200..90_000);
             *counter(&mut self.bytes, (route, 0, 0), span) += bytes;
             book(1, Increment::Int(i128::from(bytes)));
-            let buckets = counter(&mut self.durations, (route, 0, 0), span);
-            buckets.resize(DURATION_BOUNDS.len() + 1, 0);
-            buckets[skewed(rng, DURATION_BOUNDS.len() + 1, 1.5)] += 1;
+            let (seconds, trace_id) = (duration(rng, 0.002, 3.0), rng.random());
+            let durations = counter(&mut self.durations, (route, 0, 0), span);
+            durations.observe_traced(seconds, &DURATION_BOUNDS, trace_id, USER_AGENTS[agent]);
+            book(8, Increment::Observed(seconds));
         }
+        self.draw_calls(service, requests, span, rng, book);
         for state in 0..2 {
             let seconds = seconds * rng.random_range(0.01..0.7);
             *counter(&mut self.cpu, (state, 0, 0), span) += seconds;
@@ -120,8 +133,40 @@ impl Instruments {
         let events = rng.random_range(0..3);
         *counter(&mut self.audit, (0, 0, 0), span) += events;
         book(5, Increment::Int(i128::from(events)));
+        // A process begins idle and small, and what it stands at changes slowly: a gauge that jumps shows nothing but when it was read.
         for route in 0..service.routes.len() {
-            *counter(&mut self.active, (route, 0, 0), span) = rng.random_range(0..40);
+            let active = counter(&mut self.active, (route, 0, 0), span);
+            *active = (*active + (ACTIVE - *active) / 8 + rng.random_range(-1..=1)).max(0);
+        }
+        for state in 0..2 {
+            let bytes = counter(&mut self.memory, (state, 0, 0), span);
+            *bytes = (*bytes + (MEMORY - *bytes) / 8 + rng.random_range(-1 << 20..1 << 20)).max(1 << 20);
+        }
+    }
+
+    /// Calls to other services, and the pauses of runtimes that collect garbage.
+    fn draw_calls(
+        &mut self,
+        service: &Service,
+        requests: u64,
+        span: Span,
+        rng: &mut ChaCha8Rng,
+        book: &mut impl FnMut(usize, Increment),
+    ) {
+        if service.language == "java" {
+            for _ in 0..requests * 2 {
+                // Some answers come from a cache: no time at all.
+                let seconds = if rng.random_bool(0.02) { 0.0 } else { duration(rng, 0.001, 0.5) };
+                counter(&mut self.rpcs, (0, 0, 0), span).observe(seconds);
+                book(10, Increment::Observed(seconds));
+            }
+        }
+        if matches!(service.language, "java" | "dotnet" | "go") {
+            for _ in 0..rng.random_range(0..4) {
+                let seconds = duration(rng, 0.0001, 0.2);
+                counter(&mut self.pauses, (0, 0, 0), span).observe(seconds);
+                book(11, Increment::Observed(seconds));
+            }
         }
     }
 
@@ -157,33 +202,60 @@ impl Instruments {
                 data.is_monotonic = false;
                 Data::Sum(data)
             }
-            "process_memory" => memory(span, rng),
-            "http_request_duration" => self.request_duration(service, span),
-            "db_query_duration" if service.name != "ads" => query_duration(span, rng),
-            "rpc_latency" if service.language == "java" => latency(span, rng),
+            "process_memory" => self.memory(span),
+            "http_request_duration" => {
+                let point = |(key, stream): (&Key, &Counter<Explicit>)| {
+                    stream.value.point(head(route_labels(service, key), stream, span), &DURATION_BOUNDS)
+                };
+                let data_points = self.durations.iter().map(point).collect();
+                Data::Histogram(Histogram { data_points, aggregation_temporality: CUMULATIVE })
+            }
+            "db_query_duration" if service.name != "ads" => query_duration(index, span, rng, book),
+            "rpc_latency" => {
+                let labels = || vec![text("rpc.system", "grpc")];
+                let points =
+                    self.rpcs.values().map(|stream| stream.value.point(head(labels(), stream, span)));
+                let data_points = points.collect();
+                Data::ExponentialHistogram(ExponentialHistogram {
+                    data_points,
+                    aggregation_temporality: CUMULATIVE,
+                })
+            }
+            "gc_pause" => {
+                let labels = || vec![text("gc", "young")];
+                let points =
+                    self.pauses.values().map(|stream| stream.value.point(head(labels(), stream, span)));
+                Data::Summary(Summary { data_points: points.collect() })
+            }
             _ => return None,
         };
         // SDKs export no metric without points, and Prometheus answers 500 to one.
         has_points(&data).then(|| metric(spec.name, spec.unit, data))
     }
 
-    fn request_duration(&self, service: &Service, span: Span) -> Data {
-        let point = |(key, stream): (&Key, &Counter<Vec<u64>>)| {
-            let count: u64 = stream.value.iter().sum();
-            HistogramDataPoint {
-                attributes: route_labels(service, key),
-                start_time_unix_nano: stream.start_ns,
-                time_unix_nano: span.now_ns,
-                count,
-                sum: Some(count as f64 * 0.07),
-                bucket_counts: stream.value.clone(),
-                explicit_bounds: DURATION_BOUNDS.to_vec(),
-                ..HistogramDataPoint::default()
-            }
+    /// One state counts in integers, the other in doubles; both have attributes that are no text.
+    fn memory(&self, span: Span) -> Data {
+        let point = |(key, stream): (&Key, &Counter<i64>)| {
+            let nested = list("allocator", vec![text("name", "default"), int("arenas", 4)]);
+            let (state, value, attribute) = if key.0 == 0 {
+                ("resident", Value::AsInt(stream.value), nested)
+            } else {
+                ("mapped", Value::AsDouble(stream.value as f64 * 0.1), array("pools", &["heap", "stack"]))
+            };
+            number(vec![text("state", state), attribute], 0, span.now_ns, value)
         };
-        let data_points = self.durations.iter().map(point).collect();
-        Data::Histogram(Histogram { data_points, aggregation_temporality: CUMULATIVE })
+        Data::Gauge(Gauge { data_points: self.memory.iter().map(point).collect() })
     }
+}
+
+fn head<T>(attributes: Vec<KeyValue>, stream: &Counter<T>, span: Span) -> Head {
+    (attributes, stream.start_ns, span.now_ns)
+}
+
+/// Seconds between `least` and `most`, each octave as likely as another, the lower ones a little more.
+fn duration(rng: &mut ChaCha8Rng, least: f64, most: f64) -> f64 {
+    let draw: f64 = rng.random_range(0.0..1.0);
+    least * (most / least).powf(draw.powf(1.5))
 }
 
 /// The shape of a metric by its index.
@@ -272,50 +344,21 @@ fn order_revenue(
     sum(points, DELTA, true)
 }
 
-fn memory(span: Span, rng: &mut ChaCha8Rng) -> Data {
-    let nested = list("allocator", vec![text("name", "default"), int("arenas", 4)]);
-    let resident = Value::AsInt(rng.random_range(50 << 20..900 << 20));
-    let share = Value::AsDouble(rng.random_range(0.0..1.0));
-    let data_points = vec![
-        number(vec![text("state", "resident"), nested], 0, span.now_ns, resident),
-        number(vec![text("state", "share"), array("pools", &["heap", "stack"])], 0, span.now_ns, share),
-    ];
-    Data::Gauge(Gauge { data_points })
-}
-
-fn query_duration(span: Span, rng: &mut ChaCha8Rng) -> Data {
-    let bucket_counts: Vec<u64> = (0..12).map(|_| rng.random_range(0..50)).collect();
-    let count = bucket_counts.iter().sum();
-    let point = ExponentialHistogramDataPoint {
-        attributes: vec![text("db.system.name", "postgresql")],
-        start_time_unix_nano: span.last_ns,
-        time_unix_nano: span.now_ns,
-        count,
-        sum: Some(count as f64 * 0.002),
-        scale: 3,
-        positive: Some(Buckets { offset: -60, bucket_counts }),
-        ..ExponentialHistogramDataPoint::default()
-    };
-    Data::ExponentialHistogram(ExponentialHistogram {
-        data_points: vec![point],
-        aggregation_temporality: DELTA,
-    })
-}
-
-fn latency(span: Span, rng: &mut ChaCha8Rng) -> Data {
-    let quantiles = [0.5, 0.9, 0.99];
-    let quantile_values =
-        quantiles.map(|quantile| ValueAtQuantile { quantile, value: quantile * rng.random_range(1.0..90.0) });
-    let point = SummaryDataPoint {
-        attributes: vec![text("rpc.system", "grpc")],
-        start_time_unix_nano: span.born_ns,
-        time_unix_nano: span.now_ns,
-        count: rng.random_range(1..1000),
-        sum: rng.random_range(1.0..9000.0),
-        quantile_values: quantile_values.to_vec(),
-        ..SummaryDataPoint::default()
-    };
-    Data::Summary(Summary { data_points: vec![point] })
+fn query_duration(
+    index: usize,
+    span: Span,
+    rng: &mut ChaCha8Rng,
+    book: &mut impl FnMut(usize, Increment),
+) -> Data {
+    let mut queries = Explicit::default();
+    for _ in 0..rng.random_range(1..200) {
+        let seconds = duration(rng, 0.0002, 2.0);
+        queries.observe(seconds, &QUERY_BOUNDS);
+        book(index, Increment::Observed(seconds));
+    }
+    let labels = vec![text("db.system.name", "postgresql")];
+    let data_points = vec![queries.point((labels, span.last_ns, span.now_ns), &QUERY_BOUNDS)];
+    Data::Histogram(Histogram { data_points, aggregation_temporality: DELTA })
 }
 
 /// An index below `count`; the higher `power`, the more often a low one.

@@ -3,7 +3,7 @@
 //! In: the time of an export. Out: an [`Export`]: the encoded request and what its acknowledgement would add to the truth. Increments of
 //! cumulative counters carry over to the next export until one is acknowledged; delta increments belong to one export.
 
-use super::catalogue::{METRICS, SERVICES, Service, Shape};
+use super::catalogue::{METRICS, SERVICES, Service};
 use super::instruments::{Increment, Instruments, Span, shape};
 use super::otlp::text;
 use super::schedule::Life;
@@ -93,11 +93,15 @@ impl Pod {
         let mut book = |index: usize, increment: Increment| match increment {
             Increment::Int(value) => totals[index].add_int(value),
             Increment::Double(value) => totals[index].add_double(value),
+            Increment::Observed(value) => {
+                totals[index].add_int(1);
+                totals[index].add_double(value);
+            }
         };
         let metrics = self.instruments.collect(self.service, span, &mut self.rng, &mut book);
         self.last_ns = now_ns;
         for (index, total) in totals.iter().enumerate() {
-            if matches!(shape(index), Shape::CumulativeInt | Shape::CumulativeDouble) {
+            if shape(index).is_cumulative() {
                 self.unacknowledged[index] = *total;
             }
         }

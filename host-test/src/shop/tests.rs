@@ -47,8 +47,14 @@ fn differing(truth: &Truth, books: &Books) -> Vec<&'static str> {
     let mut out = Vec::new();
     for spec in METRICS {
         let book = books.metric(spec.name).unwrap();
-        let has_total = book.kinds.iter().all(|kind| kind.has_total());
-        if has_total && !truth.total(spec.name).unwrap().agrees(book.total(0)) {
+        let drawn = truth.total(spec.name).unwrap();
+        let is_counted = book.kinds.iter().all(|kind| kind.has_total() || kind.has_observations());
+        let read = if book.kinds.iter().all(|kind| kind.has_total()) {
+            book.total(0)
+        } else {
+            book.observations(0).total()
+        };
+        if is_counted && !drawn.agrees(read) {
             out.push(spec.name);
         }
     }

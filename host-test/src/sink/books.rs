@@ -4,13 +4,15 @@
 //! samples and fingerprints, raw and folded apart (only folded points carry the mark). A body is booked whole or not at all.
 //! Refuses what is not protobuf, or not OTLP.
 
+use super::distribution::Observations;
 use super::exact::Total;
 use super::identity::{Labels, canonical, labels, stored};
+use super::points::{Point, read_points};
 use super::print::{Multiset, hash, hash_without, points_of_metric};
-use super::series::{Anomaly, Kind, Sample, Series, Value};
+use super::series::{Anomaly, Kind, Sample, Series};
 use super::wire::{WireError, fields};
-use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
-use opentelemetry_proto::tonic::metrics::v1::{Metric, NumberDataPoint, metric::Data, number_data_point};
+use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
+use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,6 +70,22 @@ pub struct Side {
     pub series: BTreeMap<String, Series>,
     /// Fingerprint of all points.
     pub print: Multiset,
+    /// By what tells an exemplar from others.
+    pub exemplars: BTreeMap<ExemplarKey, ExemplarLabels>,
+}
+
+/// What tells an exemplar from others: time, value as text, trace and span.
+pub type ExemplarKey = (u64, String, Vec<u8>, Vec<u8>);
+
+/// Where an exemplar stood.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ExemplarLabels {
+    /// Its own, filtered ones.
+    pub filtered: Labels,
+    /// Attributes of the resource.
+    pub resource: Labels,
+    /// Attributes of the point.
+    pub point: Labels,
 }
 
 /// An anomaly with its place.
@@ -155,13 +173,19 @@ impl Books {
             );
             side.points += 1;
             side.print.add(print);
+            for (key, filtered) in point.exemplars {
+                let (resource, point) = (entry.resource.clone(), point.labels.clone());
+                side.exemplars.insert(key, ExemplarLabels { filtered, resource, point });
+            }
             let series = side.series.entry(identity).or_insert_with(|| Series {
                 kind: entry.kind,
                 resource: entry.resource.clone(),
                 point: point.labels,
                 samples: Vec::new(),
+                distributions: Vec::new(),
             });
             series.samples.push(point.sample);
+            series.distributions.extend(point.distribution);
         }
     }
 
@@ -204,6 +228,13 @@ impl MetricBook {
         out
     }
 
+    /// The observations of raw and folded series.
+    pub fn observations(&self, run_start_ns: u64) -> Observations {
+        let mut out = self.raw.observations(run_start_ns);
+        out.join(&self.folded.observations(run_start_ns));
+        out
+    }
+
     /// Points, raw and folded.
     pub fn points(&self) -> u64 {
         self.raw.points + self.folded.points
@@ -221,6 +252,15 @@ impl Side {
         let mut out = Total::default();
         for series in self.series.values() {
             out.add(series.read(run_start_ns).total);
+        }
+        out
+    }
+
+    /// The observations of all series.
+    pub fn observations(&self, run_start_ns: u64) -> Observations {
+        let mut out = Observations::default();
+        for series in self.series.values() {
+            out.join(&series.read(run_start_ns).observations);
         }
         out
     }
@@ -245,11 +285,6 @@ struct Entry {
     points: Vec<(Point, u128)>,
 }
 
-struct Point {
-    labels: Labels,
-    sample: Sample,
-}
-
 /// `resource_metrics`, `scope_metrics` and `metrics` have these field numbers in their parents.
 const RESOURCE_METRICS: u64 = 1;
 const SCOPE_METRICS: u64 = 2;
@@ -272,7 +307,7 @@ fn read(body: &[u8]) -> Result<Vec<Entry>, BooksError> {
             for metric in fields(scope_metrics.payload)?.iter().filter(|f| f.number == METRICS) {
                 let prints = points_of_metric(context, metric.payload)?;
                 let decoded = Metric::decode(metric.payload)?;
-                let (kind, points) = read_points(decoded.data);
+                let (kind, points) = read_points(decoded.data.as_ref());
                 if points.len() != prints.len() {
                     return Err(BooksError::Ambiguous);
                 }
@@ -294,62 +329,4 @@ fn read(body: &[u8]) -> Result<Vec<Entry>, BooksError> {
 /// The head message of a parent; protobuf merges repeated occurrences by concatenation.
 fn joined(parent: &[u8]) -> Result<Vec<u8>, WireError> {
     Ok(fields(parent)?.iter().filter(|f| f.number == HEAD).flat_map(|f| f.payload.iter().copied()).collect())
-}
-
-/// `AGGREGATION_TEMPORALITY_DELTA` and `_CUMULATIVE`.
-const DELTA: i32 = 1;
-const CUMULATIVE: i32 = 2;
-/// `DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK`.
-const NO_RECORDED_VALUE: u32 = 1;
-
-fn read_points(data: Option<Data>) -> (Kind, Vec<Point>) {
-    let other = |attributes: &[KeyValue], start_ns, time_ns| Point {
-        labels: labels(attributes),
-        sample: Sample { start_ns, time_ns, value: Value::None },
-    };
-    match data {
-        None => (Kind::Unknown, Vec::new()),
-        Some(Data::Gauge(gauge)) => (Kind::Gauge, gauge.data_points.iter().map(number).collect()),
-        Some(Data::Sum(sum)) => {
-            let kind = match (sum.aggregation_temporality, sum.is_monotonic) {
-                (DELTA, _) => Kind::Delta,
-                (CUMULATIVE, true) => Kind::Cumulative,
-                (CUMULATIVE, false) => Kind::UpDown,
-                _ => Kind::Unknown,
-            };
-            (kind, sum.data_points.iter().map(number).collect())
-        }
-        Some(Data::Histogram(data)) => {
-            let points = data.data_points.iter();
-            (
-                Kind::Histogram,
-                points.map(|p| other(&p.attributes, p.start_time_unix_nano, p.time_unix_nano)).collect(),
-            )
-        }
-        Some(Data::ExponentialHistogram(data)) => {
-            let points = data.data_points.iter();
-            let points = points.map(|p| other(&p.attributes, p.start_time_unix_nano, p.time_unix_nano));
-            (Kind::ExponentialHistogram, points.collect())
-        }
-        Some(Data::Summary(data)) => {
-            let points = data.data_points.iter();
-            (
-                Kind::Summary,
-                points.map(|p| other(&p.attributes, p.start_time_unix_nano, p.time_unix_nano)).collect(),
-            )
-        }
-    }
-}
-
-fn number(point: &NumberDataPoint) -> Point {
-    let value = match point.value {
-        _ if point.flags & NO_RECORDED_VALUE != 0 => Value::None,
-        Some(number_data_point::Value::AsInt(number)) => Value::Int(number),
-        Some(number_data_point::Value::AsDouble(number)) => Value::Double(number),
-        None => Value::None,
-    };
-    Point {
-        labels: labels(&point.attributes),
-        sample: Sample { start_ns: point.start_time_unix_nano, time_ns: point.time_unix_nano, value },
-    }
 }

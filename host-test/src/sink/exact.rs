@@ -22,6 +22,12 @@ impl DoubleSum {
         self.high = sum;
     }
 
+    /// Adds another sum, with its error.
+    pub fn join(&mut self, other: DoubleSum) {
+        self.add(other.high);
+        self.add(other.low);
+    }
+
     /// The sum, rounded once.
     pub fn value(self) -> f64 {
         self.high + self.low
@@ -51,8 +57,7 @@ impl Total {
     /// Adds another total.
     pub fn add(&mut self, other: Total) {
         self.ints += other.ints;
-        self.doubles.add(other.doubles.high);
-        self.doubles.add(other.doubles.low);
+        self.doubles.join(other.doubles);
     }
 
     /// Both parts as one number, for display only.

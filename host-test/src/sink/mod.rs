@@ -7,6 +7,8 @@
 
 /// The books: bodies in, metrics, series, totals and anomalies out.
 pub mod books;
+/// Histograms and summaries: observations by bucket.
+pub mod distribution;
 /// Totals without rounding: `i128` for integers, double-double for doubles.
 pub mod exact;
 /// Answers that a bad backend gives, for the next requests.
@@ -15,6 +17,8 @@ pub mod fault;
 pub mod frame;
 /// Labels and canonical identities.
 pub mod identity;
+/// Decoded points as samples.
+mod points;
 /// Fingerprints of encoded points, independent of order.
 pub mod print;
 /// What one metric received, series by series.

@@ -5,6 +5,7 @@
 //! total of a delta series is the sum of its values; of a cumulative monotonic one the sum of its increases, where a newer
 //! start time begins again from zero, and the first sample counts from zero iff its start time lies within the run.
 
+use super::distribution::{Distribution, Observations};
 use super::exact::Total;
 use super::identity::Labels;
 use std::collections::BTreeSet;
@@ -20,11 +21,15 @@ pub enum Kind {
     UpDown,
     /// Gauge.
     Gauge,
-    /// Explicit histogram.
+    /// Explicit histogram, cumulative.
     Histogram,
-    /// Exponential histogram.
+    /// Explicit histogram, delta.
+    HistogramDelta,
+    /// Exponential histogram, cumulative.
     ExponentialHistogram,
-    /// Summary.
+    /// Exponential histogram, delta.
+    ExponentialHistogramDelta,
+    /// Summary: count and sum are cumulative.
     Summary,
     /// No data, or a temporality that OTLP does not define.
     Unknown,
@@ -35,6 +40,20 @@ impl Kind {
     pub fn has_total(self) -> bool {
         matches!(self, Kind::Delta | Kind::Cumulative)
     }
+
+    /// Whether the kind counts observations that a fold must conserve.
+    pub fn has_observations(self) -> bool {
+        use Kind::{ExponentialHistogram, ExponentialHistogramDelta, Histogram, HistogramDelta, Summary};
+        matches!(
+            self,
+            Histogram | HistogramDelta | ExponentialHistogram | ExponentialHistogramDelta | Summary
+        )
+    }
+
+    /// Whether a fold of the kind combines last values.
+    pub fn is_last_value(self) -> bool {
+        matches!(self, Kind::Gauge | Kind::UpDown)
+    }
 }
 
 /// The value of a sample.
@@ -44,7 +63,9 @@ pub enum Value {
     Int(i64),
     /// `as_double`.
     Double(f64),
-    /// No number: histograms, summaries, `no_recorded_value`.
+    /// No number but a distribution: histograms, summaries.
+    Distribution,
+    /// Nothing: `no_recorded_value`.
     None,
 }
 
@@ -74,6 +95,10 @@ pub enum Anomaly {
     StartWentBack,
     /// A monotonic sum is negative.
     Negative,
+    /// The observations of a histogram are not those of its buckets, or its lists do not fit.
+    DoesNotAddUp,
+    /// The scale of a cumulative exponential histogram rose though its start time did not advance.
+    ScaleRose,
 }
 
 /// One series.
@@ -87,6 +112,8 @@ pub struct Series {
     pub point: Labels,
     /// All samples in the order of arrival.
     pub samples: Vec<Sample>,
+    /// Of histograms and summaries: one for each sample.
+    pub distributions: Vec<Distribution>,
 }
 
 /// What a series adds up to.
@@ -94,6 +121,8 @@ pub struct Series {
 pub struct Reading {
     /// The total.
     pub total: Total,
+    /// The observations.
+    pub observations: Observations,
     /// Anomalies with the index of the sample.
     pub anomalies: Vec<(Anomaly, usize)>,
     /// Streams whose first sample was only a baseline.
@@ -106,6 +135,10 @@ impl Series {
         match self.kind {
             Kind::Delta => self.read_delta(),
             Kind::Cumulative => self.read_cumulative(run_start_ns),
+            Kind::HistogramDelta | Kind::ExponentialHistogramDelta => self.read_delta_distributions(),
+            Kind::Histogram | Kind::ExponentialHistogram | Kind::Summary => {
+                self.read_distributions(run_start_ns)
+            }
             _ => self.read_order(),
         }
     }
@@ -162,6 +195,65 @@ impl Series {
         out
     }
 
+    fn read_delta_distributions(&self) -> Reading {
+        let mut out = self.read_delta();
+        for (index, (sample, distribution)) in self.samples.iter().zip(&self.distributions).enumerate() {
+            if sample.value == Value::None {
+                continue;
+            }
+            if !distribution.adds_up() {
+                out.anomalies.push((Anomaly::DoesNotAddUp, index));
+            }
+            out.observations.add(distribution, 1);
+        }
+        out
+    }
+
+    /// As cumulative sums, and a bucket that falls is a fall.
+    fn read_distributions(&self, run_start_ns: u64) -> Reading {
+        let mut out = Reading::default();
+        let mut last: Option<(Sample, &Distribution)> = None;
+        for (index, (&sample, distribution)) in self.samples.iter().zip(&self.distributions).enumerate() {
+            if sample.value == Value::None {
+                continue;
+            }
+            if !distribution.adds_up() {
+                out.anomalies.push((Anomaly::DoesNotAddUp, index));
+            }
+            match last {
+                None if sample.start_ns >= run_start_ns => out.observations.add(distribution, 1),
+                None => out.baselines += 1,
+                Some(previous) if (sample, distribution) == previous => {
+                    out.anomalies.push((Anomaly::Repeated, index));
+                    continue;
+                }
+                Some((previous, _)) if sample.time_ns <= previous.time_ns => {
+                    out.anomalies.push((Anomaly::OutOfOrder, index));
+                    continue;
+                }
+                Some((previous, _)) if sample.start_ns > previous.start_ns => {
+                    out.observations.add(distribution, 1);
+                }
+                Some((previous, before)) => {
+                    if sample.start_ns < previous.start_ns {
+                        out.anomalies.push((Anomaly::StartWentBack, index));
+                    }
+                    if distribution.scale() > before.scale() {
+                        out.anomalies.push((Anomaly::ScaleRose, index));
+                    }
+                    out.observations.add(distribution, 1);
+                    if distribution.falls_from(before) {
+                        out.anomalies.push((Anomaly::Fell, index));
+                    } else {
+                        out.observations.add(before, -1);
+                    }
+                }
+            }
+            last = Some((sample, distribution));
+        }
+        out
+    }
+
     fn read_order(&self) -> Reading {
         let mut out = Reading::default();
         for (index, pair) in self.samples.windows(2).enumerate() {
@@ -179,7 +271,7 @@ fn add(total: &mut Total, value: Value, sign: i8) {
     match value {
         Value::Int(number) => total.add_int(i128::from(number) * i128::from(sign)),
         Value::Double(number) => total.add_double(number * f64::from(sign)),
-        Value::None => {}
+        Value::Distribution | Value::None => {}
     }
 }
 
@@ -198,6 +290,6 @@ fn number(value: Value) -> f64 {
     match value {
         Value::Int(number) => number as f64,
         Value::Double(number) => number,
-        Value::None => 0.0,
+        Value::Distribution | Value::None => 0.0,
     }
 }
