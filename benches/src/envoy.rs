@@ -6,46 +6,24 @@
 //! cost more than all the rest; the last gateway has it as shipped. Refuses to report when points were lost on the way.
 
 use crate::figures::{Figures, Target, number, row, table};
-use crate::measure::{median, ratio};
-use crate::traffic::{Order, POINTS, Traffic, Treatment, plan};
-use crate::wasm::folder;
+use crate::gateway::{self, Shape};
+use crate::growth::{self, Kind};
+use crate::measure::{median, process_ns, ratio};
+use crate::traffic::{Order, POINTS, Traffic, Treatment};
+use crate::upstream::Upstream;
+use crate::workers;
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use comfy_table::Table;
-use http::{Request, Response};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use phoenix_filter::units::UnixNanos;
-use phoenix_host_test::envoy::process::find_binary;
-use phoenix_host_test::envoy::{Envoy, EnvoyOptions, config};
+use phoenix_host_test::envoy::Envoy;
 use phoenix_host_test::shop::client::{Client, Protocol};
-use phoenix_host_test::shop::run::unix_ns;
-use std::fs;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
 
 /// Connections, so that the worker always has something to read: with fewer it waits between requests, and waking costs CPU time too.
 const CONNECTIONS: usize = 4;
 /// Window and delay on the real clock: about as long as it takes until a stream comes again, so that an increment spans two windows, and
 /// short enough that windows close while the bench runs.
 const WINDOW: &str = "4s";
-/// Longest wait for the module's last numbers: many ticks.
-const NUMBERS_TIMEOUT: Duration = Duration::from_secs(10);
-/// The comments that begin the parts of `envoy/gateway.yaml`, in order.
-const PARTS: [&str; 4] = [
-    "          # 1. The module reads plain protobuf.",
-    "          # 2. Phoenix,",
-    "          # 3. What is left goes out compressed.",
-    "          - name: envoy.filters.http.router",
-];
 
 /// How long to measure.
 #[derive(Clone, Copy, Debug)]
@@ -56,17 +34,23 @@ pub struct Options {
     pub rounds: usize,
     /// Requests of a round to each gateway.
     pub round_requests: usize,
+    /// The same for [`workers`].
+    pub workers: workers::Options,
+    /// Streams where memory is measured.
+    pub memory_streams: usize,
 }
 
 impl Options {
-    /// A real measurement.
+    /// A real measurement. Memory takes thirty times the streams: what Envoy holds beside them then matters little.
     pub fn full(streams: usize) -> Options {
-        Options { streams, rounds: 9, round_requests: 80 }
+        let workers = workers::Options::full(streams);
+        Options { streams, rounds: 9, round_requests: 80, workers, memory_streams: 30 * streams }
     }
 
     /// Only to see that everything runs.
     pub fn quick() -> Options {
-        Options { streams: 2 * POINTS, rounds: 1, round_requests: 8 }
+        let workers = workers::Options::quick();
+        Options { streams: 2 * POINTS, rounds: 1, round_requests: 8, workers, memory_streams: 6 * POINTS }
     }
 }
 
@@ -76,6 +60,8 @@ pub struct Outcome {
     pub figures: Figures,
     /// The table of times and ratios.
     pub table: Table,
+    /// The table of a second worker.
+    pub workers: Table,
 }
 
 /// One configuration that is measured.
@@ -133,10 +119,26 @@ impl Setup {
 /// No Envoy, no module, or requests that were not answered well.
 pub fn run(options: &Options) -> anyhow::Result<Outcome> {
     // One thread: this process needs less than Envoy, and leaves it the other processor.
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(measure(options))
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut figures, table) = runtime.block_on(measure(options))?;
+    let workers = workers::run(&options.workers, &mut figures)?;
+    memory(options.memory_streams, &mut figures)?;
+    Ok(Outcome { figures, table, workers })
 }
 
-async fn measure(options: &Options) -> anyhow::Result<Outcome> {
+/// Resident memory a stream when all fold, one worker.
+fn memory(streams: usize, figures: &mut Figures) -> anyhow::Result<()> {
+    // The upstream has a thread; this one makes bodies and waits.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let upstream = runtime.block_on(Upstream::start())?;
+    let grown = growth::envoy(Kind::Shared, streams, WINDOW, upstream.address, &runtime)?;
+    figures.add("memory.envoy.streams", grown.streams as f64, "streams");
+    figures.add("memory.envoy.after", grown.after_bytes, "bytes");
+    figures.add("memory.envoy.stream", grown.stream_bytes(), "bytes/stream");
+    Ok(())
+}
+
+async fn measure(options: &Options) -> anyhow::Result<(Figures, Table)> {
     let upstream = Upstream::start().await?;
     let mut lanes = Vec::new();
     for setup in Setup::ALL {
@@ -146,14 +148,14 @@ async fn measure(options: &Options) -> anyhow::Result<Outcome> {
     // Two passes: every stream is known, and V8 has compiled what is hot.
     let warm_up = (traffic.bodies() * 2).max(options.round_requests);
     for _ in 0..warm_up.div_ceil(options.round_requests) {
-        let bodies = bodies(&mut traffic, options.round_requests);
+        let bodies = traffic.bodies_now(options.round_requests);
         for lane in &mut lanes {
             lane.take(&bodies, &upstream).await?;
         }
     }
     lanes.iter_mut().for_each(Lane::forget);
     for round in 0..options.rounds {
-        let bodies = bodies(&mut traffic, options.round_requests);
+        let bodies = traffic.bodies_now(options.round_requests);
         let (early, late) = lanes.split_at_mut(round % Setup::ALL.len());
         for lane in late.iter_mut().chain(early) {
             lane.take(&bodies, &upstream).await?;
@@ -169,15 +171,6 @@ async fn measure(options: &Options) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-fn bodies(traffic: &mut Traffic, count: usize) -> Vec<Bytes> {
-    let body = |_| {
-        let mut body = Vec::new();
-        traffic.body(UnixNanos(unix_ns()), &mut body);
-        body.into()
-    };
-    (0..count).map(body).collect()
-}
-
 /// A gateway and what was measured of it.
 struct Lane {
     setup: Setup,
@@ -191,19 +184,14 @@ struct Lane {
 
 impl Lane {
     async fn start(setup: Setup, upstream: &Upstream) -> anyhow::Result<Lane> {
-        let mut plugin_config = config::shop_plugin_config()?;
-        plugin_config["plan"] = plan(setup.treatment(), WINDOW);
-        let options = EnvoyOptions {
-            binary: find_binary()?,
-            module: folder().join("phoenix_envoy.wasm"),
-            plugin_config: serde_json::to_string_pretty(&plugin_config)?,
-            upstream: upstream.address,
+        let shape = Shape {
+            has_module: setup.has_module(),
+            compresses: setup.compresses(),
+            balances: false,
             workers: 1,
-            folder: None,
-            drain_seconds: 1,
         };
-        check_parts()?;
-        let envoy = Envoy::start_edited(options, |yaml| edited(&yaml, setup)).await?;
+        let envoy =
+            gateway::start(shape, &gateway::plugin(setup.treatment(), WINDOW)?, upstream.address).await?;
         let client = |_| Client::new(envoy.address(), Protocol::Http1, "", 0);
         let clients = (0..CONNECTIONS).map(client).collect();
         Ok(Lane { setup, envoy, clients, cpu_ms: Vec::new(), bytes: (0, 0), points: 0 })
@@ -211,7 +199,7 @@ impl Lane {
 
     /// One round.
     async fn take(&mut self, bodies: &[Bytes], upstream: &Upstream) -> anyhow::Result<()> {
-        let out = upstream.bytes.load(Ordering::Relaxed);
+        let out = upstream.bytes();
         let before = self.cpu_ns()?;
         let mut exports = JoinSet::new();
         for (at, mut client) in self.clients.drain(..).enumerate() {
@@ -229,7 +217,7 @@ impl Lane {
         }
         self.cpu_ms.push(self.cpu_ns()?.saturating_sub(before) as f64 / bodies.len() as f64 / 1e6);
         self.bytes.0 += bodies.iter().map(|b| b.len() as u64).sum::<u64>();
-        self.bytes.1 += upstream.bytes.load(Ordering::Relaxed).saturating_sub(out);
+        self.bytes.1 += upstream.bytes().saturating_sub(out);
         self.points += (bodies.len() * POINTS) as u64;
         Ok(())
     }
@@ -240,49 +228,19 @@ impl Lane {
         self.bytes = (0, 0);
     }
 
-    /// CPU time of all threads in nanoseconds: `/proc/PID/task/TID/schedstat`, finer than the ticks of `/proc/PID/stat`.
     fn cpu_ns(&self) -> anyhow::Result<u64> {
-        let pid = self.envoy.pid().context("Envoy has ended")?;
-        let mut sum = 0;
-        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-            let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
-            sum += text.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0);
-        }
-        // A kernel without schedstat shows zeros.
-        if sum > 0 { Ok(sum) } else { Ok(u64::try_from(self.envoy.usage()?.cpu.as_nanos())?) }
+        process_ns(self.envoy.pid().context("Envoy has ended")?)
     }
 
-    /// Did the module see every point, and fold what the plan says? Its numbers reach Envoy at its next tick.
     async fn check(&self) -> anyhow::Result<()> {
         if !self.setup.has_module() {
             return Ok(());
         }
-        let points = i64::try_from(self.points)?;
-        let recorded = if self.setup.treatment() == Treatment::Pass { 0 } else { points / 10 * 7 };
-        let begin = Instant::now();
-        loop {
-            let stats = self.envoy.stats("wasmcustom").await?;
-            let sum = |end: &str| -> i64 {
-                stats.iter().filter(|(name, _)| name.ends_with(end)).map(|(_, value)| value).sum()
-            };
-            // The last points of a pass and the first of the next may overtake each other on their connections.
-            let folded =
-                ["phoenix_folded", "phoenix_baselines", "phoenix_out_of_order"].map(sum).iter().sum();
-            let seen = (sum("phoenix_points"), sum("phoenix_recorded"), folded);
-            if seen == (points, recorded, recorded) {
-                return Ok(());
-            }
-            ensure!(
-                begin.elapsed() < NUMBERS_TIMEOUT,
-                "{:?}: of {points} points {recorded} should be recorded and folded: {stats:?}",
-                self.setup
-            );
-            sleep(Duration::from_millis(100)).await;
-        }
+        gateway::check(&self.envoy, self.setup.treatment(), self.points).await
     }
 }
 
-fn report(lanes: &[Lane]) -> anyhow::Result<Outcome> {
+fn report(lanes: &[Lane]) -> anyhow::Result<(Figures, Table)> {
     let mut figures = Figures::default();
     let mut table = table(&[
         "setup",
@@ -325,67 +283,5 @@ fn report(lanes: &[Lane]) -> anyhow::Result<Outcome> {
         ];
         table.add_row(row(name, &cells));
     }
-    Ok(Outcome { figures, table })
-}
-
-/// The shipped configuration holds the parts that [`edited`] cuts out.
-fn check_parts() -> anyhow::Result<()> {
-    let shipped = config::shipped("envoy/gateway.yaml")?;
-    let at: Vec<Option<usize>> = PARTS.iter().map(|part| shipped.find(part)).collect();
-    ensure!(
-        at.iter().all(Option::is_some) && at.is_sorted(),
-        "envoy/gateway.yaml does not hold its parts in order: {PARTS:?}"
-    );
-    Ok(())
-}
-
-/// The configuration without the filters that a setup does not have.
-fn edited(yaml: &str, setup: Setup) -> String {
-    let [decompressor, module, compressor, router] = PARTS.map(|part| yaml.find(part).unwrap_or(yaml.len()));
-    let part = |from: usize, to: usize| yaml.get(from..to).unwrap_or_default();
-    let mut text = part(0, decompressor).to_owned();
-    if setup.has_module() {
-        text.push_str(part(module, compressor));
-    }
-    if setup.compresses() {
-        text.push_str(part(compressor, router));
-    }
-    text.push_str(part(router, yaml.len()));
-    text
-}
-
-/// A server that throws bodies away and says 200.
-struct Upstream {
-    address: SocketAddr,
-    bytes: Arc<AtomicU64>,
-}
-
-impl Upstream {
-    async fn start() -> anyhow::Result<Upstream> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let address = listener.local_addr()?;
-        let bytes = Arc::new(AtomicU64::new(0));
-        let seen = bytes.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let seen = seen.clone();
-                let answer = service_fn(move |request| discard(request, seen.clone()));
-                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
-            }
-        });
-        Ok(Upstream { address, bytes })
-    }
-}
-
-async fn discard(
-    request: Request<Incoming>,
-    seen: Arc<AtomicU64>,
-) -> Result<Response<Full<Bytes>>, http::Error> {
-    let mut body = request.into_body();
-    while let Some(Ok(frame)) = body.frame().await {
-        if let Some(data) = frame.data_ref() {
-            seen.fetch_add(data.len() as u64, Ordering::Relaxed);
-        }
-    }
-    Response::builder().header("content-type", "application/x-protobuf").body(Full::default())
+    Ok((figures, table))
 }

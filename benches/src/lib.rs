@@ -20,6 +20,19 @@ pub mod native;
 #[cfg(feature = "timing")]
 pub mod wasm;
 
+/// A real Envoy as a bench needs it.
+#[cfg(feature = "timing")]
+pub mod gateway;
+/// What a stream costs in resident memory.
+#[cfg(feature = "timing")]
+pub mod growth;
+/// A client as cheap as one can be.
+#[cfg(feature = "timing")]
+pub mod sender;
+/// A backend that throws bodies away.
+#[cfg(feature = "timing")]
+pub mod upstream;
+
 /// Memory under churn, a part of `bench engine`.
 #[cfg(feature = "timing")]
 pub mod churn;
@@ -31,3 +44,9 @@ pub mod engine;
 pub mod envoy;
 /// `bench fidelity`.
 pub mod fidelity;
+/// `bench rival`.
+#[cfg(feature = "timing")]
+pub mod rival;
+/// `bench envoy`: what a second worker brings.
+#[cfg(feature = "timing")]
+pub mod workers;

@@ -13,8 +13,10 @@
 //! Seven of the ten metrics begin with `shop.folded.`, so a rule for that prefix takes 70 % of the points. Half of the metrics
 //! hold integers, half doubles. Written by hand, since a million points a second through message objects would be the bench.
 
+use bytes::Bytes;
 use phoenix_filter::units::UnixNanos;
 use phoenix_filter::wire::put_varint;
+use phoenix_host_test::shop::run::unix_ns;
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -30,8 +32,9 @@ const RUN: usize = 40;
 /// Points in a body.
 pub const POINTS: usize = RESOURCES * METRICS * RUN;
 /// Prefix of the metrics that are folded; of [`PREFIX`] are all.
-const FOLDED: &str = "shop.folded.";
-const PREFIX: &str = "shop.";
+pub const FOLDED: &str = "shop.folded.";
+/// Prefix of all metrics.
+pub const PREFIX: &str = "shop.";
 /// Points of known streams, in percent.
 const KNOWN_PERCENT: u32 = 90;
 /// Between two passes: an export interval.
@@ -40,6 +43,8 @@ pub const INTERVAL_NS: u64 = 15_000_000_000;
 pub const WINDOW: &str = "15s";
 /// When all streams but the new ones began.
 const EPOCH_NS: u64 = 1_700_000_000_000_000_000;
+/// The users of new streams are above this one, those of the first pass far below.
+const FRESH: u64 = 1 << 40;
 /// Fixed key, so that runs compare.
 const HASH_KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
@@ -80,7 +85,7 @@ impl Traffic {
         let bodies = ((streams + POINTS / 2) / POINTS).max(1);
         let users: Vec<u64> = (0..(bodies * RUN) as u64).collect();
         let random = ChaCha8Rng::seed_from_u64(seed);
-        Traffic { order, fresh: 1 << 40, known_percent: KNOWN_PERCENT, users, next: 0, passes: 0, random }
+        Traffic { order, fresh: FRESH, known_percent: KNOWN_PERCENT, users, next: 0, passes: 0, random }
     }
 
     /// The same, but that no stream ever comes again: each pass is of new ones.
@@ -98,9 +103,24 @@ impl Traffic {
         self.users.len() / RUN
     }
 
+    /// Streams that were new after the first pass so far.
+    pub fn fresh(&self) -> usize {
+        usize::try_from(self.fresh - FRESH).unwrap_or(usize::MAX)
+    }
+
     /// The time of the current pass when an interval passes with each.
     pub fn now(&self) -> UnixNanos {
         UnixNanos(EPOCH_NS + (240 + self.passes) * INTERVAL_NS)
+    }
+
+    /// The next bodies, their points at the time of the wall clock.
+    pub fn bodies_now(&mut self, count: usize) -> Vec<Bytes> {
+        let body = |_| {
+            let mut body = Vec::new();
+            self.body(UnixNanos(unix_ns()), &mut body);
+            body.into()
+        };
+        (0..count).map(body).collect()
     }
 
     /// Appends the next body of the current pass to `out`, its points at `now`; goes on to the next pass after the last.

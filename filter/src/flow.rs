@@ -303,22 +303,15 @@ impl<'a> Walk<'a> {
         let Some(field) = metric.data.field().copied() else { return Ok(Left::Something) };
         let data = field.bytes()?;
         self.route(metric.name.bytes(self.buf), resource)?;
-        let all_pass = self.s.candidates.all_pass(self.plan);
-        let sum = match metric.data {
-            Data::Sum(_) if !all_pass => Some(Sum::read(self.buf, data)?),
-            _ => None,
-        };
-        let run = match &sum {
-            Some(sum) => sum.points,
-            None => decode::points(self.buf, data)?,
-        };
-        let points = u64::from(run.count);
-        self.tally.points = self.tally.points.saturating_add(points);
-        if all_pass {
+        if self.s.candidates.all_pass(self.plan) {
+            let points = u64::from(decode::points(self.buf, data)?.count);
+            self.tally.points = self.tally.points.saturating_add(points);
             self.tally.passed = self.tally.passed.saturating_add(points);
             return Ok(Left::Something);
         }
-        let (intake, temporality) = intake(&metric, sum.as_ref(), self.buf, data)?;
+        let (intake, temporality, run) = intake(self.buf, &metric, data)?;
+        let points = u64::from(run.count);
+        self.tally.points = self.tally.points.saturating_add(points);
         let takes = |t: &Temporality| !self.s.candidates.none_takes(self.plan, intake, *t);
         let Some(temporality) = temporality.filter(takes) else {
             self.tally.passed = self.tally.passed.saturating_add(points);
@@ -384,7 +377,7 @@ impl<'a> Walk<'a> {
         self.s.dictionary.enter_metric();
         self.s.atom.no_bounds();
         let mut children = Children::default();
-        let steady = self.steady(temporality).filter(|_| intake == Intake::Sum);
+        let steady = self.steady(intake, temporality);
         let mut fields = points.fields(self.buf);
         while let Some((field, span)) = fields.next()? {
             if steady.is_some_and(|fold| self.recorded_again(span, &within, fold)) {
@@ -412,29 +405,28 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// What a metric is, and its temporality; gauges and summaries speak of now, as cumulative streams do. None where it says nothing known.
-fn intake(
-    metric: &Metric,
-    sum: Option<&Sum>,
-    buf: &[u8],
-    data: Span,
-) -> Result<(Intake, Option<Temporality>), WireError> {
+/// What a metric is, its temporality and its points; gauges and summaries speak of now, as cumulative streams do. No temporality where it
+/// says nothing known.
+fn intake(buf: &[u8], metric: &Metric, data: Span) -> Result<(Intake, Option<Temporality>, Run), WireError> {
     let known = |temporality| match temporality {
         decode::Temporality::Delta => Some(Temporality::Delta),
         decode::Temporality::Cumulative => Some(Temporality::Cumulative),
         _ => None,
     };
-    if let Some(sum) = sum {
-        return Ok((if sum.monotonic { Intake::Sum } else { Intake::UpDown }, known(sum.temporality)));
-    }
-    Ok(match metric.data {
+    let (intake, temporality) = match metric.data {
+        Data::Sum(_) => {
+            let sum = Sum::read(buf, data)?;
+            let intake = if sum.monotonic { Intake::Sum } else { Intake::UpDown };
+            return Ok((intake, known(sum.temporality), sum.points));
+        }
         Data::Histogram(_) => (Intake::Histogram, known(decode::histogram_temporality(buf, data)?)),
         Data::ExponentialHistogram(_) => {
             (Intake::Exponential, known(decode::histogram_temporality(buf, data)?))
         }
         Data::Summary(_) => (Intake::Summary, Some(Temporality::Cumulative)),
-        Data::Gauge(_) | Data::Sum(_) | Data::None => (Intake::Gauge, Some(Temporality::Cumulative)),
-    })
+        Data::Gauge(_) | Data::None => (Intake::Gauge, Some(Temporality::Cumulative)),
+    };
+    Ok((intake, temporality, decode::points(buf, data)?))
 }
 
 /// Does one of these attributes satisfy a matcher?

@@ -20,10 +20,15 @@ const NOW: UnixNanos = UnixNanos(1_700_000_000_000_000_000);
 const PLAN: &str = r#"{"schema":1,"version":1,"hash_key":"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f","shards":3,
  "writer":"w","rules":[
   {"name":"asks","metric":{"exact":"m3"},"attributes":[{"key":"route","equals":"/1"}],"pipeline":"full_fidelity"},
-  {"name":"other","metric":{"exact":"m2"},"pipeline":"optimized","fold":{"labels":{"drop":{"attributes":["user","route"]}},"window":"10s","delay":"10s"}},
+  {"name":"other","metric":{"exact":"m2"},"pipeline":"optimized","fold":{"labels":{"drop":{"attributes":["user","route"]}},"window":"10s","delay":"10s","gauge":"last","up_down_counter":"sum"}},
   {"name":"switches","metric":{"exact":"m1"},"pipeline":"full_fidelity","switch":{"at":"2023-11-14T22:13:20Z",
-    "from":{"pipeline":"optimized","fold":{"labels":{"drop":{"attributes":["user"]}},"window":"10s","delay":"10s"}}}},
-  {"name":"all","metric":{"glob":"m*"},"pipeline":"optimized","fold":{"labels":{"drop":{"attributes":["user"]}},"window":"10s","delay":"10s"}}]}"#;
+    "from":{"pipeline":"optimized","fold":{"labels":{"drop":{"attributes":["user"]}},"window":"10s","delay":"10s","gauge":"last","up_down_counter":"sum"}}}},
+  {"name":"all","metric":{"glob":"m*"},"pipeline":"optimized","fold":{"labels":{"drop":{"attributes":["user"]}},"window":"10s","delay":"10s","gauge":"last","up_down_counter":"sum"}}]}"#;
+
+/// Fields of `Metric`.
+const GAUGE: u32 = 5;
+const SUM: u32 = 7;
+const HISTOGRAM: u32 = 9;
 
 struct Writer {
     random: ChaCha8Rng,
@@ -35,16 +40,16 @@ impl Writer {
     }
 
     /// An attribute that the folds keep: always written in one way, since a head is copied as it came first.
-    fn kept(&mut self, out: &mut Vec<u8>, key: &str, value: &str) {
+    fn kept(&mut self, out: &mut Vec<u8>, number: u32, key: &str, value: &str) {
         let (mut text, mut pair) = (vec![], vec![]);
         put_bytes_field(&mut text, 1, value.as_bytes());
         put_bytes_field(&mut pair, 1, key.as_bytes());
         put_bytes_field(&mut pair, 2, &text);
-        put_bytes_field(out, 7, &pair);
+        put_bytes_field(out, number, &pair);
     }
 
     /// One that they drop: its value first now and then, of another kind, or longer than a short length tells.
-    fn dropped(&mut self, out: &mut Vec<u8>, user: u32) {
+    fn dropped(&mut self, out: &mut Vec<u8>, number: u32, user: u32) {
         let (mut value, mut pair) = (vec![], vec![]);
         match user % 5 {
             0 => put_varint_field(&mut value, 3, user.into()),
@@ -59,24 +64,35 @@ impl Writer {
             put_bytes_field(&mut pair, 1, b"user");
             put_bytes_field(&mut pair, 2, &value);
         }
-        put_bytes_field(out, 7, &pair);
+        put_bytes_field(out, number, &pair);
     }
 
-    fn point(&mut self, user: u32) -> Vec<u8> {
+    fn point(&mut self, kind: u32, user: u32) -> Vec<u8> {
+        // Attributes of a histogram's point are field 9, of the others 7.
+        let number = if kind == HISTOGRAM { 9 } else { 7 };
         let (mut attributes, mut numbers) = (vec![], vec![]);
         if !user.is_multiple_of(11) {
-            self.kept(&mut attributes, "route", &format!("/{}", user % 4));
-            self.kept(&mut attributes, "method", ["GET", "POST"][user as usize % 2]);
-            self.dropped(&mut attributes, user);
+            self.kept(&mut attributes, number, "route", &format!("/{}", user % 4));
+            self.kept(&mut attributes, number, "method", ["GET", "POST"][user as usize % 2]);
+            self.dropped(&mut attributes, number, user);
             if self.chance(5) {
                 // Something between them.
                 put_varint_field(&mut attributes, 99, 1);
-                self.kept(&mut attributes, "late", "label");
+                self.kept(&mut attributes, number, "late", "label");
             }
         }
         let time = NOW.0 + [0, 1, 600_000_000_000][usize::from(self.chance(3)) * 2];
         put_fixed64_field(&mut numbers, 2, NOW.0 - 1_000_000_000 * u64::from(user));
         put_fixed64_field(&mut numbers, 3, time - u64::from(self.chance(50)));
+        if kind == HISTOGRAM {
+            let (mut bounds, mut counts) = (vec![], vec![]);
+            bounds.extend_from_slice(&f64::from(user % 3).to_le_bytes());
+            counts.extend([1_u64, 2].map(u64::to_le_bytes).concat());
+            put_fixed64_field(&mut numbers, 4, 3);
+            put_bytes_field(&mut numbers, 6, &counts);
+            put_bytes_field(&mut numbers, 7, &bounds);
+            return [numbers, attributes].concat();
+        }
         if self.chance(97) {
             put_fixed64_field(&mut numbers, 4 + 2 * (user % 2), self.random.random_range(0..1_000));
         }
@@ -98,17 +114,18 @@ impl Writer {
 
     fn metric(&mut self, name: u32, users: &[u32]) -> Vec<u8> {
         let (mut sum, mut metric) = (vec![], vec![]);
+        let kind = *[SUM, SUM, SUM, SUM, GAUGE, HISTOGRAM].choose(&mut self.random).expect("some");
         for user in users {
             let user = if self.chance(10) { self.random.random_range(0..100_000) } else { *user };
-            put_bytes_field(&mut sum, 1, &self.point(user));
+            put_bytes_field(&mut sum, 1, &self.point(kind, user));
         }
         put_varint_field(&mut sum, 2, 2 - u64::from(self.chance(20)));
-        put_varint_field(&mut sum, 3, 1);
+        put_varint_field(&mut sum, 3, u64::from(self.chance(80)));
         put_bytes_field(&mut metric, 1, format!("m{name}").as_bytes());
         if self.chance(20) {
             put_bytes_field(&mut metric, 2, b"another description");
         }
-        put_bytes_field(&mut metric, 7, &sum);
+        put_bytes_field(&mut metric, kind, &sum);
         metric
     }
 

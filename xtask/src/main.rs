@@ -23,6 +23,8 @@ mod prometheus;
 mod purity;
 /// Cargo subcommands that are not part of cargo.
 mod tools;
+/// The vmagent to measure beside.
+mod vmagent;
 /// What a module asks of its host.
 mod wasm_imports;
 /// The compiler for the modules.
@@ -44,9 +46,11 @@ cargo xtask VERB
   fuzz [TARGET] [--seconds N]    one fuzz target, or all of them (60 s each by default)
   envoy                          the path of the Envoy that the other verbs use
   prometheus                     the path of Prometheus 3, built with Go where there is none
+  vmagent                        the path of vmagent for `bench rival`, built with Go where there is none
   help                           this text
 
-Environment: PHOENIX_CACHE, PHOENIX_ENVOY, PHOENIX_ENVOY_VERSION, PHOENIX_PROMETHEUS, PHOENIX_WASM_TOOLCHAIN; see docs/building.md.";
+Environment: PHOENIX_CACHE, PHOENIX_ENVOY, PHOENIX_ENVOY_VERSION, PHOENIX_PROMETHEUS, PHOENIX_VMAGENT, PHOENIX_WASM_TOOLCHAIN;
+see docs/building.md.";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -83,6 +87,10 @@ fn run(words: &[String]) -> Result<ExitCode> {
         "prometheus" => {
             none(rest)?;
             println!("{}", prometheus::find(&place)?.display());
+        }
+        "vmagent" => {
+            none(rest)?;
+            println!("{}", vmagent::find(&place)?.display());
         }
         other => bail!("unknown verb {other}\n\n{HELP}"),
     }

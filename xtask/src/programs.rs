@@ -5,7 +5,7 @@
 //! Refuses: nothing of its own; the programs know their arguments.
 
 use crate::place::{BUILD_LIMIT, Place};
-use crate::{envoy, modules, prometheus};
+use crate::{envoy, modules, prometheus, vmagent};
 use anyhow::Result;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -14,9 +14,10 @@ use std::time::Duration;
 /// Limit of one run: the demo is meant to take a minute; the rest is room for all benches together.
 const RUN_LIMIT: Duration = Duration::from_secs(60 * 60);
 
-/// Gives a command the modules and Envoy, and Prometheus where it is at hand: nothing waits for its build.
+/// Gives a command the modules and Envoy, and Prometheus and vmagent where they are at hand: nothing waits for their build.
 pub fn equip<'a>(place: &Place, envoy: &Path, command: &'a mut Command) -> &'a mut Command {
     command.envs(prometheus::at_hand(place).map(|program| ("PHOENIX_PROMETHEUS", program)));
+    command.envs(vmagent::at_hand(place).map(|program| ("PHOENIX_VMAGENT", program)));
     command.env("PHOENIX_ENVOY", envoy).env("PHOENIX_WASM_DIR", &place.out)
 }
 
@@ -44,6 +45,12 @@ pub fn bench(place: &Place, arguments: &[String]) -> Result<ExitCode> {
             &["-p", "phoenix-benches", "--no-default-features"],
             arguments,
         );
+    }
+    if arguments.first().is_some_and(|name| name == "rival") {
+        // The bench says that it is skipped where there is none and no Go to build it with; a build that fails is a failure.
+        if vmagent::can_be_had(place) {
+            vmagent::find(place)?;
+        }
     }
     program(place, "bench", "release", &["-p", "phoenix-benches", "--release"], arguments)
 }

@@ -19,7 +19,7 @@ struct Arguments {
     /// A few seconds, only to see that everything runs. The numbers say nothing. Not for fidelity.
     #[arg(long)]
     quick: bool,
-    /// Streams of the traffic. Not for fidelity.
+    /// Streams of the traffic. Not for fidelity. Where resident memory is measured, thirty times as many.
     #[arg(long, default_value_t = 100_000)]
     streams: usize,
     /// Folder of the JSON files; target/phoenix/bench when left out.
@@ -31,11 +31,16 @@ struct Arguments {
 enum Name {
     /// The engine natively and in wasmtime, beside prost.
     Engine,
-    /// Real Envoy with and without the module.
+    /// Real Envoy with and without the module, and with a second worker.
     Envoy,
+    /// The module in Envoy beside vmagent: CPU time, memory, totals.
+    Rival,
     /// Answers of a real Prometheus behind the fold, beside the true ones.
     Fidelity,
 }
+
+/// How to get what is missing.
+const NO_VMAGENT: &str = "there is no vmagent; `cargo xtask vmagent` builds it with Go (docs/building.md)";
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
@@ -46,6 +51,13 @@ fn main() -> Result<()> {
     }
     if is_wanted(Name::Envoy) {
         timing::envoy(&arguments, &out)?;
+    }
+    if is_wanted(Name::Rival) {
+        // It is built with Go, where there is one: whoever wants everything else should not do without.
+        match std::env::var_os("PHOENIX_VMAGENT").filter(|value| !value.is_empty()) {
+            None => println!("\nrival is skipped: {NO_VMAGENT}"),
+            Some(_) => timing::rival(&arguments, &out)?,
+        }
     }
     if is_wanted(Name::Fidelity) {
         // It takes its time to build: whoever wants everything else should not wait for it.
@@ -78,7 +90,7 @@ fn judge(out: &Path) -> Result<()> {
 #[cfg(feature = "timing")]
 mod timing {
     use super::{Arguments, Path, Result};
-    use phoenix_benches::{engine, envoy};
+    use phoenix_benches::{engine, envoy, rival};
 
     pub fn engine(arguments: &Arguments, out: &Path) -> Result<()> {
         let options = match arguments.quick {
@@ -102,8 +114,35 @@ mod timing {
         };
         println!("\nenvoy: CPU time of one worker, {} streams, {} rounds\n", options.streams, options.rounds);
         let outcome = envoy::run(&options)?;
-        println!("{}\n\n{}", outcome.table, outcome.figures.table());
+        println!("{}\n\n{}\n", outcome.table, outcome.workers);
+        let figure = |name: &str| outcome.figures.value(name).unwrap_or(f64::NAN);
+        println!(
+            "resident memory: {:.1} bytes a stream, {:.0} streams more, {:.1} MB in all\n\n{}",
+            figure("memory.envoy.stream"),
+            figure("memory.envoy.streams"),
+            figure("memory.envoy.after") / 1e6,
+            outcome.figures.table()
+        );
         println!("{}", outcome.figures.write(out, "envoy")?.display());
+        Ok(())
+    }
+
+    pub fn rival(arguments: &Arguments, out: &Path) -> Result<()> {
+        let options = match arguments.quick {
+            true => rival::Options::quick(),
+            false => rival::Options::full(arguments.streams),
+        };
+        let (speed, streams) = (options.speed, options.memory_streams);
+        println!(
+            "\nrival: CPU time beside vmagent, {} streams, {} rounds; memory of {streams} streams; cases\n",
+            speed.streams, speed.rounds
+        );
+        let outcome = rival::run(&options)?;
+        let [speed, memory, cases] = &outcome.tables;
+        println!("{speed}\n\n{memory}\n\n{cases}\n");
+        outcome.notes.iter().for_each(|note| println!("{note}"));
+        println!("\n{}", outcome.figures.table());
+        println!("{}", outcome.figures.write(out, "rival")?.display());
         Ok(())
     }
 }
@@ -117,6 +156,10 @@ mod timing {
     }
 
     pub fn envoy(_: &Arguments, _: &Path) -> Result<()> {
+        bail!("built without the feature `timing`")
+    }
+
+    pub fn rival(_: &Arguments, _: &Path) -> Result<()> {
         bail!("built without the feature `timing`")
     }
 }

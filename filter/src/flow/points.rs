@@ -97,8 +97,7 @@ impl Walk<'_> {
     fn read(&self, span: Span, intake: Intake) -> Result<Seen, FlowError> {
         let it = match intake {
             Intake::Sum | Intake::UpDown | Intake::Gauge => {
-                let point = NumberPoint::read_guessing(self.buf, span, self.s.dictionary.guess())?;
-                return Ok(Seen { point, distribution: None });
+                return Ok(Seen { point: NumberPoint::read(self.buf, span)?, distribution: None });
             }
             Intake::Histogram => DistributionPoint::histogram(self.buf, span)?,
             Intake::Exponential => DistributionPoint::exponential(self.buf, span)?,
@@ -107,13 +106,22 @@ impl Walk<'_> {
         Ok(Seen { point: it.common, distribution: Some(it) })
     }
 
-    /// One point: passes, or becomes a record and leaves the batch; around a switch perhaps both.
-    pub fn point(&mut self, span: Span, within: &MetricScope<'_>) -> Result<Fate, FlowError> {
-        let seen = self.read(span, within.intake)?;
-        let point = &seen.point;
+    /// Read a point of any kind. Whether the attributes of a number are those that were expected is left in the dictionary.
+    fn read_guessing(&mut self, span: Span, intake: Intake) -> Result<Seen, FlowError> {
+        if !intake.is_number() {
+            return self.read(span, intake);
+        }
+        let point = NumberPoint::read_guessing(self.buf, span, self.s.dictionary.guess())?;
         if point.is_guessed {
             self.s.dictionary.guessed(point.attributes.span);
         }
+        Ok(Seen { point, distribution: None })
+    }
+
+    /// One point: passes, or becomes a record and leaves the batch; around a switch perhaps both.
+    pub fn point(&mut self, span: Span, within: &MetricScope<'_>) -> Result<Fate, FlowError> {
+        let seen = self.read_guessing(span, within.intake)?;
+        let point = &seen.point;
         let (buf, rendered) = (self.buf, &mut self.s.rendered);
         let has = |label: &LabelMatch| satisfies(buf, &point.attributes, label, rendered);
         let Some(index) = self.s.candidates.rule(self.plan, has)? else { return Ok(Fate::Passes) };
@@ -448,42 +456,36 @@ impl Walk<'_> {
     /// The point as something that can be folded, or `None` and a count of why not.
     fn fit(&mut self, seen: &Seen, within: &MetricScope<'_>) -> Option<Observation> {
         let point = &seen.point;
-        let (start, time) = (UnixNanos(point.start_ns), UnixNanos(point.time_ns));
-        if time > self.ahead_after {
+        if UnixNanos(point.time_ns) > self.ahead_after {
             self.tally.ahead = self.tally.ahead.saturating_add(1);
             return None;
         }
-        let least = if within.intake == Intake::Sum { 0.0 } else { -DOUBLE_MAX };
         let value = match (point.value, &seen.distribution) {
-            (Some(decode::Number::Int(v)), _) if v >= 0 || within.intake != Intake::Sum => {
-                Some(Number::Int(v))
-            }
-            (Some(decode::Number::Double(v)), _) if (least..DOUBLE_MAX).contains(&v) => {
-                Some(Number::Double(v))
-            }
-            (None, Some(it)) => self.atom(it, within).then_some(Number::Int(0)),
-            _ => None,
+            (Some(value), _) => Some(value),
+            (None, Some(it)) => self.atom(it, within).then_some(decode::Number::Int(0)),
+            (None, None) => None,
         };
-        // A gauge needs no start, and what it says there means nothing.
-        let start = if within.intake == Intake::Gauge { UnixNanos(0) } else { start };
-        match value {
-            Some(value) if time.is_given() && start <= time => Some(Observation { start, time, value }),
-            _ => {
-                self.tally.unfit = self.tally.unfit.saturating_add(1);
-                None
-            }
-        }
+        let fit = value.and_then(|v| observation(within.intake, (point.start_ns, point.time_ns), v));
+        self.tally.unfit = self.tally.unfit.saturating_add(u64::from(fit.is_none()));
+        fit
     }
 }
 
-/// What can be folded: a finite value that is not negative, with a time and no start behind it.
+/// What can be folded: a finite value, in a monotonic sum none that is negative, with a time and no start behind it.
 #[inline(always)]
-pub fn observation(start_ns: u64, time_ns: u64, value: decode::Number) -> Option<Observation> {
-    let (start, time) = (UnixNanos(start_ns), UnixNanos(time_ns));
+pub fn observation(
+    intake: Intake,
+    (start_ns, time_ns): (u64, u64),
+    value: decode::Number,
+) -> Option<Observation> {
+    let least = if intake == Intake::Sum { 0.0 } else { -DOUBLE_MAX };
     let value = match value {
-        decode::Number::Int(v) if v >= 0 => Number::Int(v),
-        decode::Number::Double(v) if (0.0..DOUBLE_MAX).contains(&v) => Number::Double(v),
+        decode::Number::Int(v) if v >= 0 || intake != Intake::Sum => Number::Int(v),
+        decode::Number::Double(v) if (least..DOUBLE_MAX).contains(&v) => Number::Double(v),
         _ => return None,
     };
+    // A gauge needs no start, and what it says there means nothing.
+    let start = if intake == Intake::Gauge { UnixNanos(0) } else { UnixNanos(start_ns) };
+    let time = UnixNanos(time_ns);
     (time.is_given() && start <= time).then_some(Observation { start, time, value })
 }

@@ -7,6 +7,7 @@
 use super::points::observation;
 use super::{MetricScope, Walk};
 use crate::decode::UsualPoint;
+use crate::kind::Intake;
 use crate::record::{Record, Temporality};
 use crate::route::{Compiled, Course, Fold};
 use crate::units::UnixNanos;
@@ -14,11 +15,13 @@ use crate::wire::Span;
 
 impl<'a> Walk<'a> {
     /// The fold of every point of the metric at hand, where that depends neither on the attributes nor on the time of a point.
-    pub fn steady(&self, temporality: Temporality) -> Option<&'a Fold> {
+    pub fn steady(&self, intake: Intake, temporality: Temporality) -> Option<&'a Fold> {
         let asks_for_time = self.affine_from.is_given() && temporality == Temporality::Cumulative;
         let plan: &'a Compiled = self.plan;
         match plan.course(self.s.candidates.only().filter(|_| !asks_for_time)?) {
-            Course::Fold(fold) => Some(fold),
+            Course::Fold(fold) => Some(fold)
+                .filter(|_| intake.is_number())
+                .filter(|fold| fold.kind(intake, temporality).is_some()),
             Course::Pass | Course::Switch(_) => None,
         }
     }
@@ -27,7 +30,10 @@ impl<'a> Walk<'a> {
     #[inline(always)]
     pub fn recorded_again(&mut self, span: Span, within: &MetricScope<'_>, fold: &Fold) -> bool {
         let Some(point) = UsualPoint::read(self.buf, span, self.s.dictionary.guess()) else { return false };
-        let Some(observation) = observation(point.start_ns, point.time_ns, point.value) else { return false };
+        let Some(observation) = observation(within.intake, (point.start_ns, point.time_ns), point.value)
+        else {
+            return false;
+        };
         if UnixNanos(point.time_ns) > self.ahead_after {
             return false;
         }
