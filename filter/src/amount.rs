@@ -55,6 +55,11 @@ impl Amount {
         }
     }
 
+    /// Add a count.
+    pub fn add_count(&mut self, n: u64) {
+        self.int = self.int.saturating_add(i128::from(n));
+    }
+
     /// Add another sum.
     pub fn merge(&mut self, other: &Amount) {
         self.int = self.int.saturating_add(other.int);

@@ -13,6 +13,7 @@ pub use codec::{AtomError, put_header};
 pub use exponential::{Buckets, Exponential, fits};
 
 use crate::amount::{Amount, Number};
+use crate::limits::DOUBLE_TOTAL_MAX;
 use crate::window::Running;
 
 /// Count, sum and buckets.
@@ -63,7 +64,7 @@ impl Distribution {
                 _ => None,
             };
         }
-        self.sumless |= other.sumless;
+        self.sumless |= other.sumless && other.count > 0;
         self.sum.merge(&other.sum);
         self.count = self.count.saturating_add(other.count);
         match (&mut self.shape, &other.shape) {
@@ -123,14 +124,13 @@ impl Distribution {
     /// For the books: observations as an integer, their sum as a double.
     pub fn books(&self) -> Amount {
         let mut amount = self.sum;
-        // A count is below 2^63 by its limit, or has saturated.
-        amount.add(Number::Int(i64::try_from(self.count).unwrap_or(i64::MAX)));
+        amount.add_count(self.count);
         amount
     }
 
     /// Beyond what the wire and a double carry exactly: a total must begin anew.
     pub fn has_outgrown(&self) -> bool {
-        self.count > i64::MAX as u64 || self.sum.to_f64().abs() >= crate::limits::DOUBLE_MAX
+        self.count > i64::MAX as u64 || self.sum.to_f64().abs() >= DOUBLE_TOTAL_MAX
     }
 
     /// Bytes on the heap.

@@ -65,6 +65,7 @@ pub struct Scratch {
     atom: Atom,
     /// The exemplar at hand.
     exemplar: Vec<u8>,
+    exemplars_seen: usize,
 }
 
 impl Scratch {
@@ -108,6 +109,7 @@ impl Scratch {
     }
 
     fn clear(&mut self) {
+        self.exemplars_seen = 0;
         self.edits.clear();
         self.writers.iter_mut().for_each(Writer::clear);
         self.dictionary.clear();

@@ -71,6 +71,11 @@ impl Level {
         self.streams.retain(|_, last| last.value.is_some() && end.since(last.time) <= expiry_ns);
     }
 
+    /// Streams that it has a word of.
+    pub fn len(&self) -> usize {
+        self.streams.len()
+    }
+
     /// Nobody in it.
     pub fn is_empty(&self) -> bool {
         self.streams.is_empty()

@@ -53,6 +53,13 @@ pub const COUNT_MAX: u64 = 1 << 53;
 /// The largest exemplar that is kept, with the labels that were folded away: what a panel links to is a trace id and a few of those.
 pub const EXEMPLAR_BYTES_MAX: usize = 1_024;
 
+/// Exemplars that an owner holds, in bytes: beyond it further ones are left out, since nothing counts on them.
+pub const EXEMPLARS_BYTES_MAX: usize = 16 * 1_024 * 1_024;
+
+/// Values that a gauge stream may have in open windows, on average: an export interval of a window, a delay of a few. Beyond it values are
+/// refused, and workers let points pass raw.
+pub const WORDS_PER_STREAM: usize = 8;
+
 /// Metrics with a page of their own in the ledger; the rest share the page `(other)`. A name is at most a few dozen bytes, so
 /// the ledger stays below half a mebibyte.
 pub const LEDGER_METRICS_MAX: usize = 1_024;

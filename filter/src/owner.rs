@@ -16,7 +16,9 @@ use crate::emit::{Answer, Emission, Entry, Labels, Outbox};
 use crate::hash::Identity;
 use crate::kind::Kind;
 use crate::ledger::{Ledger, PageId};
-use crate::limits::{AHEAD_MAX_NS, CLOCK_SET_BACK_NS, LEAP_NS, SWEEP_SLOTS};
+use crate::limits::{
+    AHEAD_MAX_NS, CLOCK_SET_BACK_NS, EXEMPLARS_BYTES_MAX, LEAP_NS, SWEEP_SLOTS, WORDS_PER_STREAM,
+};
 use crate::record::{Message, Record, RecordError, SeriesHead, Temporality};
 use crate::series::{Head, Series, SeriesTable};
 use crate::stream::{Cumulative, Delta, Membership, Snapshot, Watch};
@@ -75,8 +77,11 @@ pub struct Owner {
     found: Vec<(Record, Option<Slot>)>,
     /// A table of streams is full, and was not yet a twentieth below.
     full: bool,
-    /// The series of levels and distributions took so many bytes at the last tick, and what came since.
+    /// The series of distributions took so many bytes at the last tick, and what came since.
     content_bytes: usize,
+    /// Words of streams that levels held then, and what came since; bytes of exemplars, likewise.
+    words: usize,
+    exemplar_bytes: usize,
 }
 
 /// Where the points of a series go.
@@ -127,6 +132,8 @@ impl Owner {
             found: Vec::new(),
             full: false,
             content_bytes: 0,
+            words: 0,
+            exemplar_bytes: 0,
         }
     }
 
@@ -292,7 +299,10 @@ impl Owner {
         }
         for (series, exemplar) in message.exemplars().flatten() {
             let target = usize::try_from(series).ok().and_then(|at| slots.get(at));
-            if let Some(series) = target.and_then(|t| t.slot).and_then(|slot| self.series.get_mut(slot)) {
+            if self.exemplar_bytes < EXEMPLARS_BYTES_MAX
+                && let Some(series) = target.and_then(|t| t.slot).and_then(|slot| self.series.get_mut(slot))
+            {
+                self.exemplar_bytes = self.exemplar_bytes.saturating_add(exemplar.bytes.len());
                 series.offer(exemplar);
             }
         }
@@ -363,14 +373,26 @@ impl Owner {
     fn weigh(&mut self) {
         let heavy = self.series.iter().filter(|s| s.head.kind.is_distribution());
         self.content_bytes = heavy.fold(0, |sum, s| sum.saturating_add(s.heap_bytes()));
+        if self.words > 0 {
+            self.words = self.series.iter().fold(0, |sum, s| sum.saturating_add(s.words()));
+        }
+        if self.exemplar_bytes > 0 {
+            self.exemplar_bytes = self.series.iter().fold(0, |sum, s| sum.saturating_add(s.exemplar_bytes()));
+        }
         let below =
             |len: usize, max: u32| len <= usize::try_from(max.saturating_sub(max / 20)).unwrap_or(usize::MAX);
         let limit = self.settings.histogram_bytes_max;
         let has_room = below(self.cumulative.len(), self.cumulative.max())
             && below(self.snapshots.len(), self.snapshots.max())
             && below(self.memberships.len(), self.memberships.max())
+            && self.words <= self.words_max() / 2
             && self.histogram_bytes() <= limit.saturating_sub(limit / 20);
         self.full = self.full && !has_room;
+    }
+
+    /// Words that levels may hold: each stream its last one, and one in a few windows.
+    fn words_max(&self) -> usize {
+        usize::try_from(self.memberships.max()).unwrap_or(usize::MAX).saturating_mul(WORDS_PER_STREAM)
     }
 
     /// What histograms and summaries take: the last point of each stream, windows and totals.

@@ -356,6 +356,17 @@ impl Series {
         sum
     }
 
+    /// Words of streams that it holds, as a level.
+    pub fn words(&self) -> usize {
+        let words = |content: &Content| if let Content::Level(level) = content { level.len() } else { 0 };
+        self.cells.iter().fold(words(&self.total), |sum, cell| sum.saturating_add(words(&cell.content)))
+    }
+
+    /// Bytes of its exemplars.
+    pub fn exemplar_bytes(&self) -> usize {
+        self.cells.iter().fold(0, |sum, cell| sum.saturating_add(cell.exemplars.heap_bytes()))
+    }
+
     /// Bytes on the heap that windows and total take beyond themselves.
     pub fn heap_bytes(&self) -> usize {
         self.cells.iter().fold(self.total.heap_bytes(), |sum, cell| {

@@ -140,6 +140,7 @@ fn read_page(metric: &[u8], p: &phoenix_filter::ledger::Page) -> Page {
         abandoned: p.abandoned,
         overflowed: p.overflowed,
         unremembered: p.unremembered,
+        late_values: p.late_values,
         increments_in: read_amount(&p.increments_in),
         increments_out: read_amount(&p.increments_out),
     }

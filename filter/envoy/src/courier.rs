@@ -52,6 +52,8 @@ struct Route {
     full: bool,
     /// The order to rebaseline has been sent (or carried out, where this worker owns the shard).
     told: bool,
+    /// Of the held parcels, those that go before the order to begin anew.
+    ahead: usize,
     /// This worker owns the shard.
     ours: bool,
 }
@@ -65,8 +67,13 @@ pub struct Courier {
 
 impl Courier {
     /// Every owner must be told to count no stream on from before.
+    ///
+    /// The order stands behind what is held now: parcels of points that were cut out are of before, and count on from before.
     pub fn must_rebaseline(&mut self) {
         self.rebaseline = true;
+        for route in &mut self.routes {
+            (route.told, route.ahead) = (false, route.held.len());
+        }
     }
 
     fn route(&mut self, shard: usize) -> Option<&mut Route> {
@@ -115,7 +122,7 @@ impl Courier {
             // Too much to remember: the raw points that wait here count as forgotten, the folded ones stay.
             route.held.retain(|(carried, _)| !carried);
             route.held_bytes = route.held.iter().fold(0, |sum, (_, p)| sum.saturating_add(p.len()));
-            self.rebaseline = true;
+            self.must_rebaseline();
             return;
         }
         route.held_bytes = route.held_bytes.saturating_add(parcel.len());
@@ -128,13 +135,17 @@ impl Courier {
         let rebaseline = self.rebaseline;
         let Some(route) = self.route(shard) else { return };
         let Some(queue) = route.queue else { return };
-        if rebaseline && !route.told {
-            let mut parcel = vec![REBASELINE];
-            parcel.extend_from_slice(&worker.to_le_bytes());
-            route.sent = route.sent.saturating_add(u64::try_from(parcel.len()).unwrap_or(0));
-            route.told = host::enqueue(queue, &parcel);
-        }
-        while let Some((_, parcel)) = route.held.front() {
+        loop {
+            if rebaseline && !route.told && route.ahead == 0 {
+                let mut parcel = vec![REBASELINE];
+                parcel.extend_from_slice(&worker.to_le_bytes());
+                if !host::enqueue(queue, &parcel) {
+                    break;
+                }
+                route.sent = route.sent.saturating_add(u64::try_from(parcel.len()).unwrap_or(0));
+                route.told = true;
+            }
+            let Some((_, parcel)) = route.held.front() else { break };
             let travelling = usize::try_from(route.sent.saturating_sub(route.consumed)).unwrap_or(usize::MAX);
             // One message always goes, however large, when nothing else travels.
             if travelling > 0 && travelling.saturating_add(parcel.len()) > limit_bytes {
@@ -146,6 +157,7 @@ impl Courier {
             route.sent = route.sent.saturating_add(u64::try_from(parcel.len()).unwrap_or(0));
             route.held_bytes = route.held_bytes.saturating_sub(parcel.len());
             route.held.pop_front();
+            route.ahead = route.ahead.saturating_sub(1);
         }
     }
 

@@ -117,6 +117,7 @@ stats! {
     overflowed: counter = "phoenix_overflowed",
     /// Deltas folded without a memory of them, because the table of streams was full.
     unremembered: counter = "phoenix_unremembered",
+    late_values: counter = "phoenix_late_values",
     /// Points refused for good after their series had gone: lost.
     abandoned: counter = "phoenix_abandoned",
     /// Points of accepted emissions that the upstream rejected all the same (`partial_success`): lost.
@@ -168,6 +169,7 @@ impl Stats {
         self.abandoned = p.abandoned;
         self.overflowed = p.overflowed;
         self.unremembered = p.unremembered;
+        self.late_values = p.late_values;
     }
 }
 

@@ -267,6 +267,8 @@ pub struct ExemplarAt {
     pub time_ns: u64,
     /// Its value as a double; none when it has none.
     pub value: Option<f64>,
+    /// Nothing in it that a receiver could refuse: ids of the lengths that they have, and no field that is not known here.
+    pub is_plain: bool,
 }
 
 impl ExemplarAt {
@@ -275,14 +277,17 @@ impl ExemplarAt {
     /// # Errors
     /// What its direct fields show to be malformed.
     pub fn read(buf: &[u8], span: Span) -> Result<ExemplarAt, WireError> {
-        let mut it = ExemplarAt { time_ns: 0, value: None };
+        let mut it = ExemplarAt { time_ns: 0, value: None, is_plain: true };
         let mut fields = Fields::new(buf, span);
         while let Some(field) = fields.next()? {
             match field.number {
                 2 => it.time_ns = field.fixed64()?,
                 3 => it.value = Some(f64::from_bits(field.fixed64()?)),
                 6 => it.value = Some(field.fixed64()?.cast_signed() as f64),
-                _ => {}
+                4 => it.is_plain &= field.bytes().is_ok_and(|id| [0, 8].contains(&id.len())),
+                5 => it.is_plain &= field.bytes().is_ok_and(|id| [0, 16].contains(&id.len())),
+                7 => it.is_plain &= field.bytes().is_ok(),
+                _ => it.is_plain = false,
             }
         }
         Ok(it)

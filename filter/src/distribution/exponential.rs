@@ -89,8 +89,8 @@ impl Buckets {
     /// Take out what lies in buckets below index `end`. Says how many, and whether the last one below was among them.
     fn swallow(&mut self, end: i64) -> (u64, bool) {
         let gone = end.saturating_sub(i64::from(self.offset));
-        let Ok(gone) = usize::try_from(gone) else { return (0, false) };
-        let gone = gone.min(self.counts.len());
+        let len = i64::try_from(self.counts.len()).unwrap_or(i64::MAX);
+        let gone = usize::try_from(gone.clamp(0, len)).unwrap_or(0);
         if gone == 0 {
             return (0, false);
         }
@@ -265,7 +265,8 @@ impl Exponential {
         let (b, reaches_b) = self.negative.swallow(end);
         self.zero = self.zero.saturating_add(a).saturating_add(b);
         if reaches_a || reaches_b {
-            let upper = libm::exp2(end as f64 / power_of_two(self.scale));
+            // The last bucket of a coarse scale ends where doubles do.
+            let upper = libm::exp2(end as f64 / power_of_two(self.scale)).min(f64::MAX);
             self.threshold = if upper > self.threshold { upper } else { self.threshold };
         }
     }

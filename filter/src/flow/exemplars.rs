@@ -15,6 +15,10 @@ use crate::wire::{Fields, Span, WireError, put_prefix};
 
 /// Exemplars of one point that are looked at: SDKs send one a bucket at most.
 const PER_POINT_MAX: usize = 64;
+/// Exemplars of a batch that are looked at: each costs a walk over the labels of its point and resource.
+const PER_BATCH_MAX: usize = 4_096;
+/// Labels that are looked at for what was folded away; SDKs allow 128.
+const LABELS_MAX: u32 = 256;
 /// Number of the field `filtered_attributes`.
 const FILTERED: u32 = 7;
 
@@ -34,7 +38,11 @@ impl Walk<'_> {
         for _ in 0..PER_POINT_MAX {
             let Some((_, span)) = fields.next()? else { break };
             let it = ExemplarAt::read(self.buf, span)?;
-            let Some(value) = it.value.filter(|v| v.is_finite()) else { continue };
+            let Some(value) = it.value.filter(|v| v.is_finite() && it.is_plain) else { continue };
+            self.s.exemplars_seen = self.s.exemplars_seen.saturating_add(1);
+            if self.s.exemplars_seen > PER_BATCH_MAX {
+                break;
+            }
             if !self.own_labels_are_text(span)? {
                 continue;
             }
@@ -80,6 +88,9 @@ fn put_dropped(
     out: &mut Vec<u8>,
     keeps: impl Fn(&[u8]) -> bool,
 ) -> Result<(), WireError> {
+    if run.count > LABELS_MAX {
+        return Ok(());
+    }
     let mut it = run.attributes(buf);
     while let Some(kv) = it.next()? {
         if out.len() > EXEMPLAR_BYTES_MAX || keeps(kv.key.bytes(buf)) || !is_text(buf, &kv)? {

@@ -54,6 +54,16 @@ impl Owner {
         let Some(series) = self.series.get_mut(slot) else { return false };
         let page = self.ledger.page(series.page);
         page.increments_in.merge(&inc.amount.books());
+        if self.snapshot_bytes.saturating_add(self.content_bytes) > self.settings.histogram_bytes_max {
+            // No room to spread it: all of it joins one window, and workers let the next points pass.
+            self.full = true;
+            let windows = series.windows;
+            if series.add_distribution(oldest, &inc.amount) {
+                self.content_bytes = self.content_bytes.saturating_add(inc.amount.heap_bytes());
+                self.due.entry(windows.closes_at(oldest)).or_default().push((slot, windows.end_of(oldest)));
+            }
+            return true;
+        }
         let (windows, opens, due) = (series.windows, series.opens_at(), &mut self.due);
         let mut late = false;
         let mut opened_bytes = 0usize;

@@ -57,11 +57,18 @@ impl Owner {
     }
 
     fn join_level(&mut self, record: &Record, slot: u32, target: &Target, touched_s: u32) -> bool {
+        let words_max = self.words_max();
         let Some(series) = self.series.get_mut(slot) else { return false };
         series.touched_s = touched_s;
         let (windows, time) = (series.windows, record.observation.time);
         let page = self.ledger.page(target.page);
         let window = windows.start_of(time.minus(1));
+        if self.words >= words_max {
+            self.full = true;
+            page.refused = page.refused.saturating_add(1);
+            return false;
+        }
+        self.words = self.words.saturating_add(1);
         if window < target.oldest {
             page.late_values = page.late_values.saturating_add(1);
             return false;
@@ -81,6 +88,7 @@ impl Owner {
         let windows = series.windows;
         let oldest = series.oldest_open(self.closed_at, self.now);
         let window = windows.start_of(time.minus(1)).max(oldest);
+        self.words = self.words.saturating_add(1);
         let gone: Option<Number> = None;
         if series.note(window, record.stream, time, gone).0 {
             self.due.entry(windows.closes_at(window)).or_default().push((slot, windows.end_of(window)));

@@ -5,6 +5,7 @@ use super::client::{Client, Protocol};
 use super::pod::Pod;
 use super::schedule::schedule;
 use super::{Shop, ShopConfig, Truth};
+use crate::sink::exact::Total;
 use crate::sink::{Books, BooksConfig, Fault, Sink};
 use std::time::Duration;
 
@@ -46,7 +47,13 @@ pub(crate) fn virtual_run(config: &ShopConfig, deliver: impl Fn(usize) -> usize)
 fn differing(truth: &Truth, books: &Books) -> Vec<&'static str> {
     let mut out = Vec::new();
     for spec in METRICS {
-        let book = books.metric(spec.name).unwrap();
+        // What came to nothing may not have come at all.
+        let Some(book) = books.metric(spec.name) else {
+            if !truth.total(spec.name).unwrap().agrees(Total::default()) {
+                out.push(spec.name);
+            }
+            continue;
+        };
         let is_counted = book.kinds.iter().all(|kind| kind.has_total() || kind.has_observations());
         if is_counted && !truth.total(spec.name).unwrap().agrees(book.counted(0)) {
             out.push(spec.name);
