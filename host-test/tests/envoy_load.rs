@@ -175,7 +175,7 @@ async fn exporters_that_hang_up_and_come_again() {
     let wrong = |stage: &Stage| -> Vec<String> {
         let books = stage.sink.books();
         let names = truth.books.metrics.keys().map(|(_, name)| name).filter(|name| folded(name));
-        let total = |name: &str| books.metric(name).map(|m| m.total(books.config.run_start_ns));
+        let total = |name: &str| books.metric(name).map(|m| m.counted(books.config.run_start_ns));
         names
             .filter(|name| !truth.total(name).zip(total(name)).is_some_and(|(a, b)| a.agrees(b)))
             .map(|name| format!("{name}: in {:?} out {:?}", truth.total(name), total(name)))

@@ -94,7 +94,8 @@ impl Toolchain {
         let mut flags = vec![format!("--remap-path-prefix={}=cargo", home.display())];
         // Comparing attributes is most of the hot path, sixteen bytes at once: `docs/decisions/0015-hot-path.md`.
         flags.push("-Ctarget-feature=+simd128".into());
-        // The profile's `strip` does not reach every linker: names are a seventh of the module.
+        // The profile says `strip` too, but cargo forgets it for a package whose own settings stand in `profile.wasm.package`: names are a
+        // seventh of `phoenix_envoy.wasm`.
         flags.push("-Clink-arg=--strip-all".into());
         let mut command = match self {
             Toolchain::Installed => place.cargo(),

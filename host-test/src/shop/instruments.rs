@@ -162,7 +162,8 @@ impl Instruments {
             }
         }
         if matches!(service.language, "java" | "dotnet" | "go") {
-            for _ in 0..rng.random_range(0..4) {
+            let pauses = span.now_ns.saturating_sub(span.last_ns) as f64 / 1e9 * rng.random_range(1.0..4.0);
+            for _ in 0..pauses as u64 {
                 let seconds = duration(rng, 0.0001, 0.2);
                 counter(&mut self.pauses, (0, 0, 0), span).observe(seconds);
                 book(11, Increment::Observed(seconds));

@@ -235,6 +235,13 @@ impl MetricBook {
         out
     }
 
+    /// All that is counted, raw and folded: sums, and number and sum of observations.
+    pub fn counted(&self, run_start_ns: u64) -> Total {
+        let mut out = self.total(run_start_ns);
+        out.add(self.observations(run_start_ns).total());
+        out
+    }
+
     /// Points, raw and folded.
     pub fn points(&self) -> u64 {
         self.raw.points + self.folded.points
