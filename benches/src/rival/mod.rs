@@ -52,7 +52,7 @@ impl Options {
 
     /// Only to see that everything runs.
     pub fn quick() -> Options {
-        Options { speed: speed::Options::quick(), memory_streams: 6 * POINTS, has_restarts: false }
+        Options { speed: speed::Options::quick(), memory_streams: 18 * POINTS, has_restarts: false }
     }
 }
 
