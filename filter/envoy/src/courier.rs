@@ -123,6 +123,10 @@ impl Courier {
             route.held.retain(|(carried, _)| !carried);
             route.held_bytes = route.held.iter().fold(0, |sum, (_, p)| sum.saturating_add(p.len()));
             self.must_rebaseline();
+        }
+        let Some(route) = self.route(shard) else { return };
+        // The newest raw point is remembered behind the order: what comes counts on from it.
+        if carried && route.held_bytes.saturating_add(parcel.len()) > limit_bytes {
             return;
         }
         route.held_bytes = route.held_bytes.saturating_add(parcel.len());
