@@ -44,9 +44,8 @@ pub const BUCKETS_MAX: usize = 1_024;
 /// down, which halves the number.
 pub const EXPONENTIAL_BUCKETS_MAX: usize = 320;
 
-/// Scales that fold. OTLP goes down to −10, but Prometheus takes no native histogram below −4, and one such stream would bring its whole folded
-/// series there. Buckets of doubles never need less than −3 ([`EXPONENTIAL_BUCKETS_MAX`]).
-pub const SCALES: core::ops::RangeInclusive<i32> = -4..=20;
+/// Scales that OTLP's data model speaks of.
+pub const SCALES: core::ops::RangeInclusive<i32> = -10..=20;
 
 /// Observations in one point: more than this no double counts (trap 23), and two thousand such points still add up.
 pub const COUNT_MAX: u64 = 1 << 53;
