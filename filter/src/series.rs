@@ -532,6 +532,13 @@ impl Series {
 }
 
 impl Closed {
+    /// Without value and exemplars, which go out once: what remains can be put back.
+    pub fn for_the_books(&self) -> Closed {
+        let Closed { zero_at, flat_at, stale_at, start, time, .. } = *self;
+        let (value, exemplars) = (Value::Ended, Exemplars::default());
+        Closed { zero_at, flat_at, stale_at, start, time, value, content: self.content.clone(), exemplars }
+    }
+
     /// What a cell says by itself.
     fn of(cell: Cell) -> Closed {
         Closed {

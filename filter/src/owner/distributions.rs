@@ -4,7 +4,7 @@
 //! distribution (trap 9). Cumulative streams remember their last point as an atom, bounded by the plan's `histogram_bytes_max`; streams of
 //! deltas stand in the table that all deltas share.
 
-use super::folding::{Observed, move_stream, shares};
+use super::folding::{Observed, follow, shares};
 use super::{Owner, Target};
 use crate::distribution::{Distribution, Share};
 use crate::record::{Record, Temporality};
@@ -98,17 +98,7 @@ impl Owner {
         {
             let is_stranger = state.line.touched_s < target.since_s;
             state.line.touched_s = touched_s;
-            let before = state.line.series();
-            if state.line.has_ended() && seen.time > state.line.last() {
-                state.line.revive();
-                if let Some(series) = self.series.get_mut(before) {
-                    series.ended = series.ended.saturating_sub(1);
-                }
-            }
-            if before != slot {
-                state.line.set_series(slot);
-                move_stream(&mut self.series, before, slot, state.line.has_ended());
-            }
+            let before = follow(&mut state.line, seen.time, &mut self.series, slot);
             let bytes_before = state.heap_bytes();
             let found = if record.carried || crossed.is_some_and(|t| state.line.last() >= t.at) {
                 state.carried(seen, atom);

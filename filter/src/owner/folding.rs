@@ -146,17 +146,7 @@ impl Owner {
             // Not heard of since before its fold came (back) into force: what it counted meanwhile went out raw.
             let is_stranger = state.touched_s < target.since_s;
             state.touched_s = touched_s;
-            let before = state.series();
-            if state.has_ended() && record.observation.time > state.last() {
-                state.revive();
-                if let Some(series) = self.series.get_mut(before) {
-                    series.ended = series.ended.saturating_sub(1);
-                }
-            }
-            if before != slot {
-                state.set_series(slot);
-                move_stream(&mut self.series, before, slot, state.has_ended());
-            }
+            let before = follow(state, record.observation.time, &mut self.series, slot);
             if record.carried || crossed.is_some_and(|t| state.last() >= t.at) {
                 state.carried(&record.observation);
                 return (Observed::Carried, Some(before));
@@ -254,6 +244,22 @@ impl Owner {
             }
         }
     }
+}
+
+/// A stream speaks again, under a series: it goes on if it had ended, and moves if it folded into another one. Says into which.
+pub(super) fn follow(line: &mut Cumulative, time: UnixNanos, series: &mut SeriesTable, slot: u32) -> u32 {
+    let before = line.series();
+    if line.has_ended() && time > line.last() {
+        line.revive();
+        if let Some(series) = series.get_mut(before) {
+            series.ended = series.ended.saturating_sub(1);
+        }
+    }
+    if before != slot {
+        line.set_series(slot);
+        move_stream(series, before, slot, line.has_ended());
+    }
+    before
 }
 
 pub(super) fn move_stream(series: &mut SeriesTable, from: u32, to: u32, ended: bool) {
