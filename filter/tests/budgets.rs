@@ -222,6 +222,8 @@ fn a_slow_drip_ends_at_the_share() {
         p.tick(now);
     }
     assert_eq!(p.raw.len(), 100);
+    eprintln!("{:?} {:?}", p.folded, p.engine.page());
+    eprintln!("{:?}", p.engine.registry(0).unwrap().state().metrics);
     assert_eq!(p.total(), sent);
 }
 

@@ -121,15 +121,17 @@ fn drops(levels: &[u64], label: &NewLabel) -> bool {
     levels.iter().any(|level| *level == label.id || (*level == ALL_LABELS && !label.is_protected))
 }
 
-/// Series for which a tenant has room.
-fn tenant_room(state: &State, capacity: &Capacity, tenant: u64, share: &TenantShare) -> u32 {
+/// Series for which a tenant has room: its reserved part in any case, of the rest what its priority lets it have. `given` is what all tenants
+/// together got since the state was read.
+fn tenant_room(state: &State, capacity: &Capacity, tenant: u64, share: &TenantShare, given: u32) -> u32 {
     let count = |tenant: u64| state.tenants.get(&tenant).copied().unwrap_or(0);
     let mine = count(tenant);
     let own = share.active_series.saturating_sub(mine);
     let guaranteed = share.reserved.saturating_sub(mine);
     let others = capacity.reserved.iter().filter(|(other, _)| *other != tenant);
     let kept = others.fold(0_u32, |sum, (other, part)| sum.saturating_add(part.saturating_sub(count(*other))));
-    let free = capacity.series_max.saturating_sub(state.total()).saturating_sub(kept);
+    let taken = state.total().saturating_add(given).saturating_add(kept);
+    let free = capacity.series_max.saturating_sub(taken);
     let floor = match share.priority {
         Priority::Low => capacity.series_max / 2,
         Priority::Normal => capacity.series_max / 10,
@@ -148,8 +150,7 @@ pub fn decide(state: &State, census: &Census, capacity: &Capacity, hints: &dyn H
     for group in order {
         let already = given.iter().filter(|(tenant, _)| *tenant == group.tenant).fold(0_u32, |a, (_, n)| a.saturating_add(*n));
         let all = given.iter().fold(0_u32, |a, (_, n)| a.saturating_add(*n));
-        let room = tenant_room(state, capacity, group.tenant, &group.tenant_share).saturating_sub(already);
-        let room = room.min(capacity.series_max.saturating_sub(state.total()).saturating_sub(all));
+        let room = tenant_room(state, capacity, group.tenant, &group.tenant_share, all).saturating_sub(already);
         let before = out.len();
         one(state, group, &census.labels, room, hints, now_s, &mut out);
         let takes = |entry: &&Entry| {

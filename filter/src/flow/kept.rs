@@ -222,8 +222,9 @@ impl Dictionary {
         attributes: &Run,
     ) -> Result<Known, WireError> {
         let is_guessed = self.guessed == attributes.span && !attributes.span.is_empty();
+        // The trail goes on with this answer, whichever it is: the guess was one of before.
+        self.guessed = Span::EMPTY;
         if let Some(known) = self.trail.expected(fold).filter(|_| is_guessed) {
-            self.guessed = Span::EMPTY;
             self.trail.pass_over();
             return Ok(known);
         }
