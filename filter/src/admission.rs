@@ -112,7 +112,8 @@ impl Registry {
     /// A batch comes in, or a tick: under which plan, and in which generation?
     pub fn begin(&mut self, plan: &Rc<Compiled>, now: UnixNanos) {
         let period_ns = plan.plan.measured_over().map_or(u64::MAX, |period| period.as_nanos());
-        let generation = now.0.checked_div(period_ns / GENERATIONS as u64).unwrap_or(0);
+        let third_ns = period_ns.checked_div(GENERATIONS as u64).unwrap_or(0);
+        let generation = now.0.checked_div(third_ns).unwrap_or(0);
         if !self.plan.as_ref().is_some_and(|known| Rc::ptr_eq(known, plan)) {
             self.adopt(plan, now);
         }

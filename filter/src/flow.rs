@@ -7,6 +7,7 @@
 //! Nothing is decided here about totals: that is the owner's. An error leaves no edit and no record; the batch then passes as it
 //! came, since the backend is the judge of bad data.
 
+use crate::admission::Registry;
 use crate::decode::{self, Data, Metric, Request, ResourceMetrics, Run, ScopeMetrics, Sum};
 use crate::edit::Edits;
 use crate::hash::{Domain, Identity};
@@ -14,7 +15,6 @@ use crate::identify;
 use crate::kind::Intake;
 use crate::ledger::Tally;
 use crate::limits::AHEAD_MAX_NS;
-use crate::admission::Registry;
 use crate::record::{Temporality, Writer};
 use crate::route::{Candidates, Compiled, Names, candidates};
 use crate::shared::Shared;
@@ -35,8 +35,8 @@ mod points;
 mod steady;
 mod trail;
 use distributions::Atom;
-use kept::Dictionary;
 use guard::{Guard, ResourceLabels};
+use kept::Dictionary;
 use points::Fate;
 
 /// A batch and what is known about it besides its bytes.
@@ -326,7 +326,8 @@ impl<'a> Walk<'a> {
             let mut all = attributes.attributes(self.buf);
             while let Some(kv) = all.next()? {
                 if kv.key.bytes(self.buf) == names_tenant.as_bytes() {
-                    tenant = Some(kv.value.text().bytes(self.buf)).filter(|t| !t.is_empty()).unwrap_or(tenant);
+                    tenant =
+                        Some(kv.value.text().bytes(self.buf)).filter(|t| !t.is_empty()).unwrap_or(tenant);
                 }
             }
             let h = &self.plan.hasher;

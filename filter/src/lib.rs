@@ -51,12 +51,12 @@ pub mod route;
 /// The protobuf wire format, read in place.
 pub mod wire;
 
-/// What the workers of a process share.
-pub mod shared;
-/// What makes series many: distinct streams of tenants, metrics and labels.
-pub mod measure;
 /// Budgets: which streams go out raw, and which fold instead.
 pub mod admission;
+/// What makes series many: distinct streams of tenants, metrics and labels.
+pub mod measure;
+/// What the workers of a process share.
+pub mod shared;
 
 /// From one treatment to another at a point in event time, without a seam.
 pub mod switch;

@@ -11,10 +11,10 @@
 //! somewhere. Beyond that only the last level goes, whose series the protected labels make.
 
 use super::entry::Entry;
+use super::state::Plain;
 use super::state::{ALL_LABELS, Metric, State};
 use crate::hash::Identity;
 use core::ops::Range;
-use super::state::Plain;
 use phoenix_plan::{Priority, TenantShare};
 
 /// A set of halves of identities.
@@ -52,8 +52,9 @@ pub struct Newcomer {
 /// The new streams of a metric.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// Metric and tenant, by halves of their identities.
+    /// Metric, by half of its identity.
     pub metric: u64,
+    /// Its tenant, likewise.
     pub tenant: u64,
     /// Share of the metric.
     pub share: u32,
@@ -68,7 +69,9 @@ pub struct Group {
 /// The new streams of a batch.
 #[derive(Clone, Debug, Default)]
 pub struct Census {
+    /// By metric.
     pub groups: Vec<Group>,
+    /// Labels of all streams.
     pub labels: Vec<NewLabel>,
 }
 
@@ -129,7 +132,8 @@ fn tenant_room(state: &State, capacity: &Capacity, tenant: u64, share: &TenantSh
     let own = share.active_series.saturating_sub(mine);
     let guaranteed = share.reserved.saturating_sub(mine);
     let others = capacity.reserved.iter().filter(|(other, _)| *other != tenant);
-    let kept = others.fold(0_u32, |sum, (other, part)| sum.saturating_add(part.saturating_sub(count(*other))));
+    let kept =
+        others.fold(0_u32, |sum, (other, part)| sum.saturating_add(part.saturating_sub(count(*other))));
     let taken = state.total().saturating_add(given).saturating_add(kept);
     let free = capacity.series_max.saturating_sub(taken);
     let floor = match share.priority {
@@ -141,16 +145,26 @@ fn tenant_room(state: &State, capacity: &Capacity, tenant: u64, share: &TenantSh
 }
 
 /// What is still to be appended, for all new streams to be decided about. Asked again after a part of it was appended, it says the rest.
-pub fn decide(state: &State, census: &Census, capacity: &Capacity, hints: &dyn Hints, now_s: u32) -> Vec<Entry> {
+pub fn decide(
+    state: &State,
+    census: &Census,
+    capacity: &Capacity,
+    hints: &dyn Hints,
+    now_s: u32,
+) -> Vec<Entry> {
     let mut out = Vec::new();
     let mut order: Vec<&Group> = census.groups.iter().collect();
     order.sort_by_key(|group| (group.streams.len(), group.metric));
     // What this call gives to a tenant is not in the state yet.
     let mut given: Vec<(u64, u32)> = Vec::new();
     for group in order {
-        let already = given.iter().filter(|(tenant, _)| *tenant == group.tenant).fold(0_u32, |a, (_, n)| a.saturating_add(*n));
+        let already = given
+            .iter()
+            .filter(|(tenant, _)| *tenant == group.tenant)
+            .fold(0_u32, |a, (_, n)| a.saturating_add(*n));
         let all = given.iter().fold(0_u32, |a, (_, n)| a.saturating_add(*n));
-        let room = tenant_room(state, capacity, group.tenant, &group.tenant_share, all).saturating_sub(already);
+        let room =
+            tenant_room(state, capacity, group.tenant, &group.tenant_share, all).saturating_sub(already);
         let before = out.len();
         one(state, group, &census.labels, room, hints, now_s, &mut out);
         let takes = |entry: &&Entry| {
@@ -233,13 +247,22 @@ fn one(
             out.extend(new.into_iter().map(|series| Entry::Folded { series, metric, level }));
             return;
         }
-        let next = if levels.len() < LEVELS_MAX { guilty(metric, &guilty_ones, labels, &levels, hints) } else { None };
+        let next = if levels.len() < LEVELS_MAX {
+            guilty(metric, &guilty_ones, labels, &levels, hints)
+        } else {
+            None
+        };
         add_level(&mut levels, next.unwrap_or(ALL_LABELS), out);
     }
 }
 
 /// The folded series of these streams on this level that are not there yet, each once, in the order of the streams.
-fn keys(streams: &[&Newcomer], labels: &[NewLabel], levels: &[u64], is_there: impl Fn(u64) -> bool) -> Vec<u64> {
+fn keys(
+    streams: &[&Newcomer],
+    labels: &[NewLabel],
+    levels: &[u64],
+    is_there: impl Fn(u64) -> bool,
+) -> Vec<u64> {
     let mut seen = Halves::default();
     let all = streams.iter().map(|s| folded(left(s, labels, levels), levels));
     all.filter(|key| !is_there(*key) && seen.insert(*key)).collect()

@@ -10,6 +10,7 @@ const HEAD_BYTES: usize = 16;
 
 /// What the log says, one thing after the other. Series, metrics, tenants and labels by the halves of their identities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are named by the type's own words")]
 pub enum Entry {
     /// A metric of a tenant comes into being.
     Metric { metric: u64, tenant: u64 },
@@ -19,7 +20,7 @@ pub enum Entry {
     Folded { series: u64, metric: u64, level: u8 },
     /// From now on new streams of a metric fold without this label too (0: without all that are not protected), and so from level to level.
     Contain { metric: u64, label: u64, level: u8, at_s: u32 },
-    /// Streams of the metric are raw again from `at_s` on, in event time.
+    /// Streams of the metric are raw again from `at_s` on, in event time; it was said at `said_s`.
     Release { metric: u64, at_s: u32, said_s: u32 },
     /// Streams of this metric that were raw may be forgotten by now, if they have been silent since before `at_s`.
     Forgot { metric: u64, at_s: u32 },

@@ -104,7 +104,8 @@ impl Log {
         self.state.turns = before.turns.saturating_add(1);
         // What a compaction wrote is whole: everything up to its first page that is not full.
         for _ in 0..u16::MAX {
-            let page = shared.get(&self.page_key(place, self.page)).and_then(|(bytes, _)| Page::read(bytes, place));
+            let page =
+                shared.get(&self.page_key(place, self.page)).and_then(|(bytes, _)| Page::read(bytes, place));
             let Some(page) = page else { return };
             for entry in page.entries(self.read) {
                 if matches!(entry, Entry::Sealed { .. }) {

@@ -142,15 +142,23 @@ impl State {
                 self.tenants.entry(tenant).or_default();
             }
             Entry::Admit { series, metric } => {
-                if self.enter(series, metric, Standing::Raw, before.unwrap_or(generation.wrapping_sub(UNSEEN)))
-                    && let Some(metric) = self.metrics.get_mut(&metric)
+                if self.enter(
+                    series,
+                    metric,
+                    Standing::Raw,
+                    before.unwrap_or(generation.wrapping_sub(UNSEEN)),
+                ) && let Some(metric) = self.metrics.get_mut(&metric)
                 {
                     metric.admitted = metric.admitted.saturating_add(1);
                 }
             }
             Entry::Folded { series, metric, level } => {
-                if self.enter(series, metric, Standing::Folded(level), before.unwrap_or(generation.wrapping_sub(UNSEEN)))
-                    && let Some(metric) = self.metrics.get_mut(&metric)
+                if self.enter(
+                    series,
+                    metric,
+                    Standing::Folded(level),
+                    before.unwrap_or(generation.wrapping_sub(UNSEEN)),
+                ) && let Some(metric) = self.metrics.get_mut(&metric)
                 {
                     metric.folded = metric.folded.saturating_add(1);
                 }
@@ -177,8 +185,12 @@ impl State {
                 self.turns = self.turns.saturating_add(1);
             }
             Entry::Promote { series, metric, at_s } => {
-                if self.enter(series, metric, Standing::Comes(at_s), before.unwrap_or(generation.wrapping_sub(UNSEEN)))
-                    && let Some(metric) = self.metrics.get_mut(&metric)
+                if self.enter(
+                    series,
+                    metric,
+                    Standing::Comes(at_s),
+                    before.unwrap_or(generation.wrapping_sub(UNSEEN)),
+                ) && let Some(metric) = self.metrics.get_mut(&metric)
                 {
                     metric.admitted = metric.admitted.saturating_add(1);
                 }

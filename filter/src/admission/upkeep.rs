@@ -97,7 +97,11 @@ impl Need {
         // Of the generation before: that worker has had no tick since this one began.
         let is_new = u64::from_le_bytes(*theirs).saturating_add(1) >= generation;
         let (share, tenant_share) = (u32::from_le_bytes(*share), u32::from_le_bytes(*tenant_share));
-        is_new.then(|| Distinct::decode(rest).ok()).flatten().map(|active| Need { share, tenant_share, active })
+        is_new.then(|| Distinct::decode(rest).ok()).flatten().map(|active| Need {
+            share,
+            tenant_share,
+            active,
+        })
     }
 }
 
@@ -140,7 +144,8 @@ impl Registry {
                 (_, None) => What::Widened,
             };
             if last != Some((what, it.levels.len())) {
-                let tenant = self.measure.tenants().find(|(id, _)| *id == measured.tenant).map(|(_, t)| &t.name);
+                let tenant =
+                    self.measure.tenants().find(|(id, _)| *id == measured.tenant).map(|(_, t)| &t.name);
                 let tenant: &[u8] = tenant.map_or(b"", |name| name);
                 let (share, _) = Registry::share(budgets, tenant, &measured.name);
                 let effective = it.released_at().unwrap_or(now);
@@ -203,9 +208,7 @@ impl Registry {
         let period_ns = plan.plan.measured_over().map_or(0, |period| period.as_nanos());
         let forgot_s = whole_seconds(now.minus(period_ns));
         let generation = low8(self.generation);
-        let is_over = |it: &Metric| {
-            it.released_at().is_some_and(|at| now > at.plus(expiry_ns))
-        };
+        let is_over = |it: &Metric| it.released_at().is_some_and(|at| now > at.plus(expiry_ns));
         let dead = |known: &super::Known| !seen.has(known.number);
         let nothing = self.log.state.series.values().all(|known| !dead(known))
             && !self.log.state.metrics.values().any(is_over);
@@ -213,9 +216,9 @@ impl Registry {
             self.upkeep.led = self.generation;
             return;
         }
-        let done = self.log.compact(shared, self.worker, generation, |state| {
-            kept(state, &dead, &is_over, forgot_s, now)
-        });
+        let done = self
+            .log
+            .compact(shared, self.worker, generation, |state| kept(state, &dead, &is_over, forgot_s, now));
         if done {
             self.upkeep.led = self.generation;
         }
@@ -246,7 +249,8 @@ impl Registry {
             let of_tenant = self.log.state.tenants.get(&it.tenant).copied().unwrap_or(0);
             let need = active.estimate();
             let others = f64::from(of_tenant.saturating_sub(series));
-            let fits = need <= percent * f64::from(share) && others + need <= percent * f64::from(tenant_share);
+            let fits =
+                need <= percent * f64::from(share) && others + need <= percent * f64::from(tenant_share);
             // A metric that nobody has seen for a period needs nothing.
             if said && !fits {
                 continue;
@@ -314,7 +318,9 @@ fn kept(
         out.push(match known.standing {
             Standing::Raw => Entry::Admit { series, metric },
             Standing::Folded(level) => Entry::Folded { series, metric, level },
-            Standing::Comes(at_s) if seconds(at_s) < now && state.metrics.get(&metric).is_none_or(is_over) => {
+            Standing::Comes(at_s)
+                if seconds(at_s) < now && state.metrics.get(&metric).is_none_or(is_over) =>
+            {
                 Entry::Admit { series, metric }
             }
             Standing::Comes(at_s) => Entry::Promote { series, metric, at_s },

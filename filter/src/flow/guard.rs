@@ -185,8 +185,7 @@ impl Walk<'_> {
         let Some(known) = self.s.dictionary.expected(PASS) else { return false };
         let Some(registry) = &mut self.s.registry else { return false };
         let key = base.plus(known.all).low();
-        let passes =
-            if is_enforced { registry.is_raw_again(key) } else { registry.measure.is_known(key) };
+        let passes = if is_enforced { registry.is_raw_again(key) } else { registry.measure.is_known(key) };
         if passes {
             self.s.dictionary.pass_over();
         }
@@ -194,7 +193,12 @@ impl Walk<'_> {
     }
 
     /// A point that no rule folds.
-    pub fn unruled(&mut self, seen: &Seen, within: &MetricScope<'_>, ruled: Ruled) -> Result<Fate, FlowError> {
+    pub fn unruled(
+        &mut self,
+        seen: &Seen,
+        within: &MetricScope<'_>,
+        ruled: Ruled,
+    ) -> Result<Fate, FlowError> {
         let Some(resource) = &within.labels else { return Ok(Fate::Passes) };
         let slot = ruled.slot();
         let guard = self.guards.get_mut(slot).and_then(Option::take).or_else(|| {
@@ -224,7 +228,8 @@ impl Walk<'_> {
             if registry.measure.is_new(stream.low()) {
                 self.measure(guard, within, stream, &attributes)?;
             }
-            if self.plan.plan.budgets.is_some() && !self.plan.budget_takes(within.intake, within.temporality) {
+            if self.plan.plan.budgets.is_some() && !self.plan.budget_takes(within.intake, within.temporality)
+            {
                 self.tally.undeclared = self.tally.undeclared.saturating_add(1);
             }
             return Ok(Fate::Passes);

@@ -3,8 +3,8 @@
 //! In: the span of a point, and the metric that the walk is in. Out: a [`Fate`], which the walk turns into an edit, and records in the
 //! messages of the shards. Refuses by passing, with a count of why: what no fold can take, what cannot be written, what is far ahead.
 
-use super::kept::{Found, Kept};
 use super::guard::Ruled;
+use super::kept::{Found, Kept};
 use super::{FlowError, Left, MetricScope, Walk, satisfies};
 use crate::amount::Number;
 use crate::decode::{self, DistributionPoint, NumberPoint};
@@ -156,7 +156,9 @@ impl Walk<'_> {
             Way::Fold(fold) if point.is_stale() => self.ended(&seen, within, fold, None),
             Way::Fold(fold) => {
                 let Some(observation) = self.fit(&seen, within) else { return Ok(Fate::Passes) };
-                Ok(self.record(point, within, &Fold::plain(fold), observation)?.map_or(Fate::Passes, |_| Fate::Cut))
+                Ok(self
+                    .record(point, within, &Fold::plain(fold), observation)?
+                    .map_or(Fate::Passes, |_| Fate::Cut))
             }
             Way::Switch(switch, sides) => self.switched(&seen, within, switch, sides),
         }

@@ -19,7 +19,8 @@ pub struct Seen {
 impl Seen {
     /// Take up to `bytes_max` bytes.
     pub fn set_max(&mut self, bytes_max: usize) {
-        self.rows_max = (bytes_max / (2 * ROW)).max(ROWS_MIN).checked_next_power_of_two().unwrap_or(ROWS_MIN) / 2;
+        self.rows_max =
+            (bytes_max / (2 * ROW)).max(ROWS_MIN).checked_next_power_of_two().unwrap_or(ROWS_MIN) / 2;
         self.rows_max = self.rows_max.max(ROWS_MIN);
     }
 
