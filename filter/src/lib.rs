@@ -54,6 +54,9 @@ pub mod wire;
 /// From one treatment to another at a point in event time, without a seam.
 pub mod switch;
 
+/// How many different ones, and which weigh most, in bounded memory.
+pub mod sketch;
+
 /// Do the points of a stream reach one process only?
 pub mod affinity;
 /// Exact sums of integers and doubles.
