@@ -14,6 +14,7 @@ use crate::limits::{
     REPORT_BYTES_MAX, REPORT_NAME_BYTES_MAX, REPORT_PROCESS_BYTES_MAX, REPORT_SENTENCE_BYTES_MAX,
     REPORT_VALUE_BYTES_MAX,
 };
+use crate::sketch::Distinct;
 use crate::units::UnixNanos;
 use crate::wire::{put_bytes_field, put_double_field, put_fixed64_field, put_varint_field};
 
@@ -24,6 +25,12 @@ pub const SCHEMA: u64 = 1;
 pub trait Sketch {
     /// Appends its bytes.
     fn encode(&self, out: &mut Vec<u8>);
+}
+
+impl Sketch for Distinct {
+    fn encode(&self, out: &mut Vec<u8>) {
+        Distinct::encode(self, out);
+    }
 }
 
 /// Bytes of a sketch that somebody has written already.

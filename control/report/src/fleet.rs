@@ -2,15 +2,17 @@
 //!
 //! Enters: reports, in any order and any number of times. Leaves: for each worker of each process the one in force. Of two reports of a worker the one with the
 //! later start counts, then the one with the higher sequence: a worker whose memory was built anew counts from 1 again. So adding is idempotent
-//! and its order does not matter. Bounded by [`WORKERS_MAX`].
+//! and its order does not matter. Bounded by [`WORKERS_MAX`] and [`HELD_BYTES_MAX`].
 
 use crate::read::Refusal;
 use crate::wire::Report;
 use prost::Message;
 use std::collections::BTreeMap;
 
-/// Workers that are held: a thousand gateways of sixty-four threads. Each may hold a report of some megabytes, but those of the module are 256 KiB at most.
+/// Workers that are held: a thousand gateways of sixty-four threads.
 pub const WORKERS_MAX: usize = 65_536;
+/// Encoded bytes of all reports that are held: four thousand of the module's largest. In memory they take a few times that.
+pub const HELD_BYTES_MAX: usize = 1 << 30;
 
 /// What became of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,31 +29,43 @@ pub enum Added {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Fleet {
     reports: BTreeMap<(String, u64), Report>,
+    /// Of all of them, encoded.
+    bytes: usize,
 }
 
 impl Fleet {
     /// Takes a report that [`crate::read`] has read.
     ///
     /// # Errors
-    /// A [`Refusal`] if there are [`WORKERS_MAX`] other workers.
+    /// A [`Refusal`] if there are [`WORKERS_MAX`] other workers, or if all reports would be more than [`HELD_BYTES_MAX`].
     pub fn add(&mut self, report: Report) -> Result<Added, Refusal> {
         let worker = (report.process.clone(), report.worker);
-        match self.reports.get_mut(&worker) {
-            Some(held) if is_newer(&report, held) => *held = report,
-            Some(_) => return Ok(Added::Older),
-            None if self.reports.len() >= WORKERS_MAX => {
-                return Err(Refusal {
-                    field: "worker".to_owned(),
-                    value: format!("{} of {}: one more than {WORKERS_MAX}", report.worker, report.process),
-                    allowed: format!("{WORKERS_MAX} workers of all processes"),
-                });
-            }
-            None => {
-                self.reports.insert(worker, report);
-                return Ok(Added::First);
-            }
+        let held = self.reports.get(&worker);
+        if held.is_some_and(|held| !is_newer(&report, held)) {
+            return Ok(Added::Older);
         }
-        Ok(Added::Newer)
+        let (added, before) = match held {
+            Some(held) => (Added::Newer, held.encoded_len()),
+            None => (Added::First, 0),
+        };
+        let refusal =
+            |value: String, allowed: String| Err(Refusal { field: "report".to_owned(), value, allowed });
+        if added == Added::First && self.reports.len() >= WORKERS_MAX {
+            return refusal(
+                "of one worker more than are held".to_owned(),
+                format!("{WORKERS_MAX} workers of all processes"),
+            );
+        }
+        let bytes = self.bytes - before + report.encoded_len();
+        if bytes > HELD_BYTES_MAX {
+            return refusal(
+                format!("{} bytes more than are held", report.encoded_len()),
+                format!("{HELD_BYTES_MAX} bytes of all workers"),
+            );
+        }
+        self.bytes = bytes;
+        self.reports.insert(worker, report);
+        Ok(added)
     }
 
     /// Everything that another fleet holds.
@@ -65,6 +79,7 @@ impl Fleet {
     /// Forgets the workers of which `keep` says false.
     pub fn retain(&mut self, mut keep: impl FnMut(&str, u64) -> bool) {
         self.reports.retain(|(process, worker), _| keep(process, *worker));
+        self.bytes = self.reports().map(Message::encoded_len).sum();
     }
 
     /// The reports in force, by process and worker.

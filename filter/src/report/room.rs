@@ -8,12 +8,12 @@
 //! |---|---|---|
 //! | the report's own fields, ledger, overlap sample | | 2 |
 //! | numbers of tenants | all | 4 |
-//! | sketches of tenants | all | 5 |
 //! | numbers of metrics | all | 8 |
-//! | decisions, the newest [`DECISIONS_MAX`] | all | 9 |
-//! | numbers of labels | the heaviest [`DETAILED_METRICS`] | 10 |
-//! | [`EXAMPLES_MAX`] examples of [`LABELS_WITH_EXAMPLES`] labels | those | 11 |
-//! | sketches of metrics | those | 16 |
+//! | sketches of tenants | all | 9 |
+//! | decisions, the newest [`DECISIONS_MAX`] | all | 10 |
+//! | numbers of labels | the heaviest [`DETAILED_METRICS`] | 11 |
+//! | sketches of metrics | those | 15 |
+//! | [`EXAMPLES_MAX`] examples of [`LABELS_WITH_EXAMPLES`] labels | those | 16 |
 //! | sketches of labels: series without it, then values | those | 16 |
 //! | numbers of labels | the others | 16 |
 //!
@@ -25,7 +25,7 @@ use super::{
     Label, Metric, Report, Sketched, Tenant, put_count, put_decision, put_example, put_head, put_label,
     put_metric, put_number, put_tenant, real,
 };
-use crate::wire::{put_bytes_field, put_prefix, put_varint};
+use crate::wire::{put_bytes_field, put_prefix, put_varint, varint_len};
 use core::cmp::Ordering;
 
 /// Metrics that get labels, examples and sketches before any other gets more than numbers: as many sketches of 900 bytes take a third of the bound.
@@ -42,8 +42,6 @@ pub const LABELS_MAX: usize = 64;
 pub const LABELS_OF_A_DECISION_MAX: usize = 16;
 /// Ids in a sample: with as many, one shared stream in a hundred shows.
 pub const SAMPLE_MAX: usize = 512;
-/// A tag and a length around a part: five bytes up to 256 MiB.
-const PREFIX_BYTES: usize = 5;
 /// Ceilings are written in these.
 const PARTS: usize = 16;
 
@@ -59,7 +57,12 @@ pub fn encode_within(report: &Report<'_>, bytes_max: usize) -> Vec<u8> {
 
     let mut tenants = tenants(report, &mut room);
     let mut metrics = metrics(&tenants, &mut room);
-    let written: usize = metrics.len();
+    let written = metrics.len();
+    for tenant in &mut tenants {
+        if !put_sketch(&mut tenant.bytes, 6, tenant.tenant.active, &mut room, 9) {
+            break;
+        }
+    }
     detail(&mut metrics, &mut room);
 
     let all = report.tenants.iter().fold(0_usize, |sum, tenant| sum.saturating_add(tenant.metrics.len()));
@@ -83,9 +86,14 @@ struct Room {
 }
 
 impl Room {
+    /// A tag of one byte, as all are, and a length around a part: the longest that there can be.
+    fn prefix(&self) -> usize {
+        varint_len(self.bytes_max as u64).saturating_add(1)
+    }
+
     /// Takes room for a part of `len` bytes and what goes around it, if that stays under the ceiling.
     fn take(&mut self, len: usize, ceiling: usize) -> bool {
-        let taken = self.taken.saturating_add(len).saturating_add(PREFIX_BYTES);
+        let taken = self.taken.saturating_add(len).saturating_add(self.prefix());
         let fits = taken <= self.bytes_max.saturating_mul(ceiling).checked_div(PARTS).unwrap_or(0);
         if fits {
             self.taken = taken;
@@ -137,7 +145,7 @@ fn put_ledger(out: &mut Vec<u8>, report: &Report<'_>, room: &mut Room) {
     }
     if !ledger.is_empty() {
         put_bytes_field(out, 11, &ledger);
-        room.taken = room.taken.saturating_add(PREFIX_BYTES);
+        room.taken = room.taken.saturating_add(room.prefix());
     }
 }
 
@@ -150,7 +158,7 @@ fn put_sample(out: &mut Vec<u8>, report: &Report<'_>, room: &mut Room) {
     }
 }
 
-/// Numbers of the tenants, then their sketches.
+/// Numbers of the tenants.
 fn tenants<'r, 'a>(report: &'r Report<'a>, room: &mut Room) -> Vec<WrittenTenant<'r, 'a>> {
     let mut order: Vec<&Tenant<'_>> = report.tenants.iter().collect();
     order.sort_by(|a, b| heavier(a.active_estimate, b.active_estimate).then_with(|| a.name.cmp(b.name)));
@@ -162,11 +170,6 @@ fn tenants<'r, 'a>(report: &'r Report<'a>, room: &mut Room) -> Vec<WrittenTenant
             break;
         }
         written.push(WrittenTenant { tenant, bytes });
-    }
-    for tenant in &mut written {
-        if !put_sketch(&mut tenant.bytes, 6, tenant.tenant.active, room, 5) {
-            break;
-        }
     }
     written
 }
@@ -199,19 +202,19 @@ fn detail(metrics: &mut [WrittenMetric<'_, '_>], room: &mut Room) {
     for written in metrics.iter_mut() {
         let mut bytes = Vec::new();
         written.metric.decisions.iter().take(DECISIONS_MAX).for_each(|one| put_decision(&mut bytes, one));
-        if !room.take(bytes.len(), 9) {
+        if !room.take(bytes.len(), 10) {
             break;
         }
         written.bytes.append(&mut bytes);
     }
     let (heavy, light) = metrics.split_at_mut(DETAILED_METRICS.min(metrics.len()));
-    put_labels(heavy, room, 10);
-    put_examples(heavy, room, 11);
+    put_labels(heavy, room, 11);
     for written in heavy.iter_mut() {
-        if !put_sketch(&mut written.bytes, 6, written.metric.active, room, PARTS) {
+        if !put_sketch(&mut written.bytes, 6, written.metric.active, room, 15) {
             break;
         }
     }
+    put_examples(heavy, room, PARTS);
     put_label_sketches(heavy, room);
     put_labels(light, room, PARTS);
 }
@@ -235,7 +238,7 @@ fn put_labels(metrics: &mut [WrittenMetric<'_, '_>], room: &mut Room, ceiling: u
             .collect();
         let len = labels
             .iter()
-            .fold(0_usize, |sum, label| sum.saturating_add(label.bytes.len()).saturating_add(PREFIX_BYTES));
+            .fold(0_usize, |sum, label| sum.saturating_add(label.bytes.len()).saturating_add(room.prefix()));
         if !room.take(len, ceiling) {
             break;
         }
