@@ -16,6 +16,8 @@ mod heard;
 mod serve;
 // The terminal.
 mod terminal;
+#[cfg(test)]
+mod tests;
 
 pub use arguments::Arguments;
 
@@ -77,6 +79,9 @@ fn page(snapshot: &Snapshot, choice: &Choice, now_unix_nano: u64) -> String {
     let mut text = format!("{}\n", snapshot.header(now_unix_nano));
     for line in snapshot.remarks() {
         text += &format!("{line}\n");
+    }
+    if snapshot.view.tenants.is_empty() {
+        return text;
     }
     text + &tables::metrics(&choice.rows(&snapshot.view))
 }

@@ -212,8 +212,8 @@ fn sketch(field: &str, bytes: &[u8]) -> Result<(), Refusal> {
     if bytes.is_empty() {
         return Ok(());
     }
-    let value = || format!("{} bytes that are no sketch", bytes.len());
     Distinct::decode(bytes).map(|_| ()).map_err(|error| {
-        Refusal::new(field, format!("{}: {error:?}", value()), "a sketch of distinct values")
+        let value = format!("{} bytes, {:?} at byte {}", bytes.len(), error.kind, error.at);
+        Refusal::new(field, value, format!("a sketch of version {}", phoenix_filter::sketch::VERSION))
     })
 }
