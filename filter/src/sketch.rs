@@ -8,8 +8,10 @@
 //! Refused: bytes of a sketch that no sketch writes ([`SketchError`]).
 
 mod distinct;
+mod heavy;
 
 pub use distinct::{DENSE_FROM, Distinct, ENCODED_BYTES_MAX, STANDARD_ERROR, VERSION};
+pub use heavy::{CAPACITY_MAX, EXAMPLE_BYTES_MAX, Heavy};
 
 /// What is wrong with the bytes of a sketch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,11 +3,11 @@
 //! `phoenix_filter::sketch::self_check` holds the golden sketches on every target; `cargo xtask test` asks it on wasm32 too.
 
 use phoenix_filter::sketch::{
-    DENSE_FROM, Distinct, ENCODED_BYTES_MAX, GOLDEN, STANDARD_ERROR, SketchErrorKind, VERSION, golden,
-    golden_hash, self_check,
+    CAPACITY_MAX, DENSE_FROM, Distinct, ENCODED_BYTES_MAX, EXAMPLE_BYTES_MAX, GOLDEN, Heavy, STANDARD_ERROR,
+    SketchErrorKind, VERSION, golden, golden_hash, self_check,
 };
 use proptest::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 fn of(hashes: &[u64]) -> Distinct {
     let mut sketch = Distinct::new();
@@ -58,7 +58,7 @@ fn plain(hashes: &[u64]) -> Vec<u8> {
             (1..=23).rev().map(|back| newest.checked_sub(back).is_some_and(|value| came.contains(&value)));
         bits.extend(back.chain((0..8).map(|bit| newest >> bit & 1 == 1)));
     }
-    let bytes = bits.chunks(8).map(|byte| byte.iter().rev().fold(0, |sum, bit| sum << 1 | u8::from(*bit)));
+    let bytes = bits.chunks(8).map(|byte| byte.iter().rev().fold(0, |sum, bit| (sum << 1) | u8::from(*bit)));
     [VERSION, 128].into_iter().chain(bytes).collect()
 }
 
@@ -126,7 +126,7 @@ fn errors_are_those_of_the_paper() {
             .map(|run| {
                 let mut sketch = Distinct::new();
                 for number in 0..hashes {
-                    sketch.insert(golden_hash(run << 32 | number));
+                    sketch.insert(golden_hash((run << 32) | number));
                 }
                 sketch.estimate() / hashes as f64 - 1.0
             })
@@ -142,9 +142,9 @@ fn errors_are_those_of_the_paper() {
 /// What no real set gives, and arithmetic must stand.
 #[test]
 fn full_registers_are_all_hashes_there_are() {
-    let register = 220_u32 << 23 | (1 << 23) - 1;
+    let register = (220_u32 << 23) | ((1 << 23) - 1);
     let bits: Vec<u32> = (0..256 * 31).map(|bit| register >> (bit % 31) & 1).collect();
-    let bytes = bits.chunks(8).map(|byte| byte.iter().rev().fold(0, |sum, bit| sum << 1 | *bit as u8));
+    let bytes = bits.chunks(8).map(|byte| byte.iter().rev().fold(0, |sum, bit| (sum << 1) | *bit as u8));
     let full = Distinct::decode(&[VERSION, 128].into_iter().chain(bytes).collect::<Vec<u8>>()).unwrap();
     assert_eq!(full.estimate(), 2f64.powi(64));
 }
@@ -170,6 +170,15 @@ fn malformed_bytes_are_named() {
     assert_eq!(changed(&dense, &|bytes| bytes.push(0)), Err((Length, 995)));
     assert_eq!(changed(&dense, &|bytes| bytes[2..].fill(0)), Err((Register, 2)));
     assert_eq!(changed(&dense, &|bytes| bytes[2..].fill(0xff)), Err((Register, 2)));
+    // A low register: what stands for value 0 missing, and a value below it.
+    assert!(
+        values(&(0..1_000).map(golden_hash).collect::<Vec<_>>())[0].last().is_some_and(|newest| *newest < 23)
+    );
+    assert_eq!(changed(&dense, &|bytes| bytes[2] |= 1), Err((Register, 2)));
+    assert_eq!(
+        changed(&dense, &|bytes| (bytes[2], bytes[3], bytes[4]) = (0, 0, bytes[4] & 128)),
+        Err((Register, 2))
+    );
     // The newest value of the last register is the last byte, all of it.
     assert_eq!(changed(&dense, &|bytes| bytes[993] = 221), Err((Register, 990)));
     assert_eq!(changed(&dense, &|bytes| bytes[993] = 0), Err((Register, 990)));
@@ -270,4 +279,164 @@ proptest! {
             prop_assert!(sketch.estimate().is_finite());
         }
     }
+}
+
+/// Adds of keys that are few or many, with weights that are equal or not.
+fn adds(len: std::ops::Range<usize>) -> impl Strategy<Value = Vec<(u64, u64)>> {
+    let key = prop_oneof![4 => 0..6_u64, 3 => 0..60_u64, 1 => any::<u64>()];
+    let weight = prop_oneof![6 => Just(1), 3 => 0..50_u64, 1 => 0..(1_u64 << 40)];
+    prop::collection::vec((key, weight), len)
+}
+
+fn heavy(capacity: usize, adds: &[(u64, u64)]) -> Heavy {
+    let mut heavy = Heavy::new(capacity);
+    for (key, weight) in adds {
+        let example = format!("value {key}");
+        heavy.add(*key, *weight, || example.as_bytes());
+    }
+    heavy
+}
+
+/// What must hold of an exact count of the same adds, with the smallest capacity that took part.
+fn check(heavy: &Heavy, adds: &[(u64, u64)], capacity: usize) -> Result<(), TestCaseError> {
+    let mut exact = BTreeMap::new();
+    for (key, weight) in adds.iter().filter(|(_, weight)| *weight > 0) {
+        *exact.entry(*key).or_insert(0_u64) += weight;
+    }
+    let total: u64 = exact.values().sum();
+    let entries: Vec<_> = heavy.iter().collect();
+    prop_assert_eq!((heavy.total(), heavy.len()), (total, entries.len()));
+    prop_assert!(entries.len() <= heavy.capacity());
+    for (key, weight, error, example) in &entries {
+        let truth = exact.get(key).copied().unwrap_or(0);
+        prop_assert!(weight - error <= truth && truth <= *weight, "{} {} {} {}", key, weight, error, truth);
+        prop_assert!(*error <= total / capacity as u64, "{} of {} in {}", error, total, capacity);
+        let named = format!("value {key}");
+        prop_assert_eq!(*example, named.as_bytes());
+    }
+    prop_assert!(heavy.absent() <= total / capacity as u64);
+    for (key, truth) in &exact {
+        let there = entries.iter().any(|(other, ..)| other == key);
+        prop_assert!(there || *truth <= heavy.absent(), "{} of {} is absent", truth, total);
+    }
+    if exact.len() <= capacity {
+        prop_assert!(entries.iter().all(|(_, _, error, _)| *error == 0) && entries.len() == exact.len());
+    }
+    let ranks: Vec<_> = entries.iter().map(|(key, weight, ..)| (u64::MAX - weight, *key)).collect();
+    prop_assert!(ranks.is_sorted_by(|a, b| a < b), "{:?}", entries);
+    Ok(())
+}
+
+/// Space-Saving as its authors write it: a list, searched.
+fn plain_heavy(capacity: usize, adds: &[(u64, u64)]) -> Vec<(u64, u64, u64)> {
+    let mut list: Vec<(u64, u64, u64)> = Vec::new();
+    for (key, weight) in adds.iter().copied().filter(|(_, weight)| *weight > 0) {
+        if let Some(entry) = list.iter_mut().find(|entry| entry.0 == key) {
+            entry.1 += weight;
+        } else if list.len() < capacity {
+            list.push((key, weight, 0));
+        } else {
+            let last = list.iter_mut().min_by_key(|entry| (entry.1, u64::MAX - entry.0)).unwrap();
+            *last = (key, last.1 + weight, last.1);
+        }
+    }
+    list.sort_by_key(|entry| (u64::MAX - entry.1, entry.0));
+    list
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn heavy_is_space_saving(capacity in 1..20_usize, adds in adds(0..400)) {
+        let heavy = heavy(capacity, &adds);
+        let entries: Vec<_> = heavy.iter().map(|(key, weight, error, _)| (key, weight, error)).collect();
+        prop_assert_eq!(entries, plain_heavy(capacity, &adds));
+        check(&heavy, &adds, capacity)?;
+    }
+
+    /// Of parts with one capacity or several, and adds behind it.
+    #[test]
+    fn merged_heavy_keeps_its_bounds(
+        parts in prop::collection::vec((1..12_usize, adds(0..150)), 1..5), capacity in prop::option::of(1..12_usize), later in adds(0..100),
+    ) {
+        let mut smallest = usize::MAX;
+        let (mut sum, mut all) = (None::<Heavy>, Vec::new());
+        for (own, adds) in &parts {
+            let part = heavy(capacity.unwrap_or(*own), adds);
+            smallest = smallest.min(part.capacity());
+            all.extend_from_slice(adds);
+            let before = sum.clone();
+            match &mut sum {
+                None => sum = Some(part.clone()),
+                Some(sum) => sum.merge(&part),
+            }
+            let sum = sum.as_ref().unwrap();
+            check(sum, &all, smallest)?;
+            if let Some(before) = before.filter(|before| before.capacity() == part.capacity()) {
+                let mut other = part.clone();
+                other.merge(&before);
+                prop_assert!(other.iter().eq(sum.iter()) && other.absent() == sum.absent());
+            }
+        }
+        let mut sum = sum.unwrap();
+        for (key, weight) in &later {
+            let example = format!("value {key}");
+            sum.add(*key, *weight, || example.as_bytes());
+            all.push((*key, *weight));
+            check(&sum, &all, smallest)?;
+        }
+    }
+
+    #[test]
+    fn an_example_ends_with_a_whole_character(text in "[a-zäö€😀]{0,90}", noise in prop::collection::vec(any::<u8>(), 0..100)) {
+        for bytes in [text.as_bytes(), &noise] {
+            let mut heavy = Heavy::new(1);
+            heavy.add(1, 1, || b"somebody else's");
+            heavy.add(2, 1, || bytes);
+            let example = heavy.iter().next().unwrap().3.to_vec();
+            prop_assert!(bytes.starts_with(&example) && example.len() <= EXAMPLE_BYTES_MAX);
+            prop_assert!(example.len() == bytes.len() || example.len() > EXAMPLE_BYTES_MAX - 4);
+            if let Ok(text) = std::str::from_utf8(bytes) {
+                let end = (0..=EXAMPLE_BYTES_MAX.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+                prop_assert_eq!(Some(example.len()), end);
+            }
+        }
+    }
+}
+
+#[test]
+fn heavy_takes_no_more_than_is_promised() {
+    let mut heavy = Heavy::new(10);
+    assert_eq!((heavy.heap_bytes(), heavy.is_empty(), heavy.total()), (0, true, 0));
+    let example = [b'x'; 500];
+    for number in 0..1_000 {
+        heavy.add(golden_hash(number), 1, || &example);
+    }
+    let full = heavy.heap_bytes();
+    assert!(full <= 10 * 200, "{full}");
+    for number in 0..10_000 {
+        heavy.add(golden_hash(number), number, || &example);
+        heavy.merge(&Heavy::new(3));
+    }
+    assert_eq!((heavy.heap_bytes() <= 2 * full, heavy.len()), (true, 10));
+    heavy.clear();
+    assert_eq!((heavy.heap_bytes(), heavy.len(), heavy.capacity(), heavy.absent()), (0, 0, 10, 0));
+    assert_eq!((Heavy::new(0).capacity(), Heavy::new(usize::MAX).capacity()), (1, CAPACITY_MAX));
+}
+
+#[test]
+fn weights_stop_where_they_end_and_examples_are_asked_for_once() {
+    let mut heavy = Heavy::new(2);
+    heavy.add(7, u64::MAX - 1, || b"seven");
+    heavy.add(7, 5, || panic!("it is there already"));
+    heavy.add(8, 0, || panic!("nothing came"));
+    assert_eq!(heavy.iter().collect::<Vec<_>>(), [(7, u64::MAX, 0, &b"seven"[..])]);
+    let mut other = Heavy::new(2);
+    other.add(7, 1, || b"7");
+    let mut merged = other.clone();
+    merged.merge(&heavy);
+    heavy.merge(&other);
+    assert!(merged.iter().eq(heavy.iter()) && heavy.iter().all(|entry| entry.3 == b"7"));
+    assert_eq!((heavy.iter().next().unwrap().1, heavy.total()), (u64::MAX, u64::MAX));
 }
