@@ -7,6 +7,8 @@
 //! The rule is in [`room`]. The bytes are a function of the report, whatever the order of its tenants, metrics and labels. What no reader
 //! would take does not leave: text that is not UTF-8 or too long is mended and cut, numbers that are negative or not finite are 0.
 
+/// The report of a worker.
+pub mod account;
 /// What of a report is written, and what is left out.
 pub mod room;
 
