@@ -25,6 +25,7 @@ use super::{
     Label, Metric, Report, Sketched, Tenant, put_count, put_decision, put_example, put_head, put_label,
     put_metric, put_number, put_tenant, real,
 };
+use phoenix_plan::order;
 use crate::wire::{put_bytes_field, put_prefix, put_varint, varint_len};
 use core::cmp::Ordering;
 
@@ -161,7 +162,7 @@ fn put_sample(out: &mut Vec<u8>, report: &Report<'_>, room: &mut Room) {
 /// Numbers of the tenants.
 fn tenants<'r, 'a>(report: &'r Report<'a>, room: &mut Room) -> Vec<WrittenTenant<'r, 'a>> {
     let mut order: Vec<&Tenant<'_>> = report.tenants.iter().collect();
-    order.sort_by(|a, b| heavier(a.active_estimate, b.active_estimate).then_with(|| a.name.cmp(b.name)));
+    order::sort_by(&mut order, |a, b| heavier(a.active_estimate, b.active_estimate).then_with(|| a.name.cmp(b.name)));
     let mut written = Vec::new();
     for tenant in order {
         let mut bytes = Vec::new();
@@ -180,7 +181,7 @@ fn metrics<'r, 'a>(tenants: &[WrittenTenant<'r, 'a>], room: &mut Room) -> Vec<Wr
     for (place, written) in tenants.iter().enumerate() {
         order.extend(written.tenant.metrics.iter().map(|metric| (place, metric)));
     }
-    order.sort_by(|(tenant, a), (other, b)| {
+    order::sort_by(&mut order, |(tenant, a), (other, b)| {
         heavier(a.active_estimate, b.active_estimate)
             .then_with(|| tenant.cmp(other))
             .then_with(|| (a.name, a.kind).cmp(&(b.name, b.kind)))
@@ -223,7 +224,7 @@ fn detail(metrics: &mut [WrittenMetric<'_, '_>], room: &mut Room) {
 fn put_labels(metrics: &mut [WrittenMetric<'_, '_>], room: &mut Room, ceiling: usize) {
     for written in metrics {
         let mut order: Vec<&Label<'_>> = written.metric.labels.iter().collect();
-        order.sort_by(|a, b| {
+        order::sort_by(&mut order, |a, b| {
             heavier(b.without_estimate, a.without_estimate)
                 .then_with(|| (a.key, a.is_resource).cmp(&(b.key, b.is_resource)))
         });
