@@ -35,6 +35,8 @@ enum Name {
     Envoy,
     /// The module in Envoy beside vmagent: CPU time, memory, totals.
     Rival,
+    /// Errors of sketches over many seeds, and what a call of them costs.
+    Sketch,
     /// Answers of a real Prometheus behind the fold, beside the true ones.
     Fidelity,
 }
@@ -58,6 +60,9 @@ fn main() -> Result<()> {
             None => println!("\nrival is skipped: {NO_VMAGENT}"),
             Some(_) => timing::rival(&arguments, &out)?,
         }
+    }
+    if is_wanted(Name::Sketch) {
+        sketch(&arguments, &out)?;
     }
     if is_wanted(Name::Fidelity) {
         // It takes its time to build: whoever wants everything else should not wait for it.
@@ -85,6 +90,22 @@ fn judge(out: &Path) -> Result<()> {
         bail!("{} figures do not hold:\n{}", broken.len(), broken.join("\n"));
     }
     Ok(())
+}
+
+#[cfg(feature = "sketch")]
+fn sketch(arguments: &Arguments, out: &Path) -> Result<()> {
+    use phoenix_benches::sketch::{Options, run};
+    let options = if arguments.quick { Options::quick() } else { Options::full() };
+    println!("\nsketch: errors over {} seeds; CPU time in ns a call\n", options.seeds);
+    let outcome = run(&options);
+    println!("{}\n\n{}\n\n{}", outcome.errors, outcome.costs, outcome.figures.table());
+    println!("{}", outcome.figures.write(out, "sketch")?.display());
+    Ok(())
+}
+
+#[cfg(not(feature = "sketch"))]
+fn sketch(_: &Arguments, _: &Path) -> Result<()> {
+    bail!("built without the feature `sketch`")
 }
 
 #[cfg(feature = "timing")]
