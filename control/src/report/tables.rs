@@ -20,7 +20,7 @@ pub fn render(view: &View, choice: &Choice) -> String {
     let rows = choice.rows(view);
     let mut text = status(view);
     text += &tenants(view, choice);
-    text += &metrics(&rows);
+    text += &format!("\nMetrics\n{}", metrics(&rows));
     let (shown, all) = (rows.len(), choice.all(view).len());
     if shown < all {
         text += &format!(
@@ -29,7 +29,8 @@ pub fn render(view: &View, choice: &Choice) -> String {
             counted(all as u64, "metric")
         );
     }
-    text += &detail(&rows);
+    text += &findings(&rows);
+    text += &decisions(&rows);
     for note in &view.notes {
         text += &format!("Note: {note}.\n");
     }
@@ -40,9 +41,9 @@ pub fn render(view: &View, choice: &Choice) -> String {
     text
 }
 
-/// Labels, offenders and decisions of these metrics.
-pub fn detail(rows: &[Row<'_>]) -> String {
-    labels(rows) + &offenders(rows) + &decisions(rows)
+/// Labels and offenders of these metrics.
+pub fn findings(rows: &[Row<'_>]) -> String {
+    labels(rows) + &offenders(rows)
 }
 
 /// Who reports, and how much there is.
@@ -137,7 +138,7 @@ fn tenants(view: &View, choice: &Choice) -> String {
             count(tenant.metrics.len() as i128),
         ]
     });
-    table(&header, &[0], rows.collect(), Vec::new())
+    titled("Tenants", &header, &[0], rows.collect())
 }
 
 /// How much of the share is taken.

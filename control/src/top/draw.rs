@@ -13,7 +13,7 @@ use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Cell, Paragraph, Row as Cells, Table, TableState};
+use ratatui::widgets::{Cell, Paragraph, Row as Cells, Table, TableState, Wrap};
 use std::net::SocketAddr;
 
 /// Lines on what is wrong: the rest of the screen is for metrics.
@@ -33,14 +33,17 @@ pub fn draw(
 ) {
     let remarks = known.remarks();
     let remarks = &remarks[..remarks.len().min(REMARKS_MAX)];
+    let first = header(known, address, now_unix_nano);
     let [head, wrong, body, foot] = Layout::vertical([
-        Constraint::Length(2),
+        Constraint::Length(2 + u16::from(first.width() > usize::from(frame.area().width))),
         Constraint::Length(remarks.len() as u16),
         Constraint::Min(0),
         Constraint::Length(1),
     ])
     .areas(frame.area());
-    frame.render_widget(Paragraph::new(header(screen, known, address, now_unix_nano)), head);
+    // On a narrow terminal the first line becomes two.
+    let lines = vec![first, chosen_how(screen)];
+    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: true }), head);
     let lines: Vec<Line<'_>> = remarks.iter().map(|line| Line::styled(line.as_str(), warning())).collect();
     frame.render_widget(Paragraph::new(lines), wrong);
     let (rows, chosen) = screen.rows(known);
@@ -56,11 +59,15 @@ pub fn draw(
     frame.render_widget(Paragraph::new(keys).style(Style::new().add_modifier(Modifier::DIM)), foot);
 }
 
-fn header<'a>(screen: &Screen, known: &Snapshot, address: SocketAddr, now_unix_nano: u64) -> Vec<Line<'a>> {
-    let first = Line::from(vec![
+fn header<'a>(known: &Snapshot, address: SocketAddr, now_unix_nano: u64) -> Line<'a> {
+    Line::from(vec![
         Span::styled(format!("phoenix top {address}: "), Style::new().add_modifier(Modifier::BOLD)),
         Span::raw(known.header(now_unix_nano)),
-    ]);
+    ])
+}
+
+/// Which metrics, in which order.
+fn chosen_how<'a>(screen: &Screen) -> Line<'a> {
     let choice = &screen.choice;
     let mut second = format!("by {}", choice.sort.title());
     if choice.is_reversed {
@@ -79,7 +86,7 @@ fn header<'a>(screen: &Screen, known: &Snapshot, address: SocketAddr, now_unix_n
     if screen.paused.is_some() {
         second.push(Span::styled("  PAUSED", warning().add_modifier(Modifier::BOLD)));
     }
-    vec![first, Line::from(second)]
+    Line::from(second)
 }
 
 /// The columns; the sorted one is marked.
@@ -182,11 +189,42 @@ fn warning() -> Style {
 
 /// One metric with all it has, from a line on.
 fn detail(frame: &mut Frame<'_>, area: Rect, row: &Row<'_>, from: usize) {
-    let text = tables::metrics(&[*row]) + &tables::detail(&[*row]);
-    let lines: Vec<Line<'_>> = text.lines().map(|line| Line::raw(plain(line))).collect();
+    let text = tables::metrics(&[*row]) + &tables::findings(&[*row]);
+    let mut lines: Vec<String> = text.lines().map(plain).collect();
+    for decision in &row.metric.decisions {
+        let (what, labels) = (short(&decision.what), short(&decision.labels.join(", ")));
+        lines.push(String::new());
+        lines.push(format!(
+            "{} {what} {labels} in {}",
+            tables::time(decision.time_unix_nano),
+            short(&decision.process)
+        ));
+        lines.extend(wrapped(&clean(&decision.reason), usize::from(area.width).saturating_sub(2)));
+    }
     let last = lines.len().saturating_sub(usize::from(area.height));
     let from = from.min(last).min(usize::from(u16::MAX)) as u16;
+    let lines: Vec<Line<'_>> = lines.into_iter().map(Line::raw).collect();
     frame.render_widget(Paragraph::new(lines).scroll((from, 0)), area);
+}
+
+/// A sentence in lines of so many characters, indented, broken between words where there are any.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut room = 0;
+    for word in text.split(' ') {
+        let length = word.chars().count();
+        match lines.last_mut() {
+            Some(line) if length < room => {
+                *line += &format!(" {word}");
+                room -= length + 1;
+            }
+            _ => {
+                lines.push(format!("  {word}"));
+                room = width.saturating_sub(length);
+            }
+        }
+    }
+    lines
 }
 
 /// A line of a table without the marks for bold, which a terminal of our own does not take.
