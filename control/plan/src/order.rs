@@ -91,7 +91,8 @@ mod tests {
 
     #[test]
     fn a_long_list_is_sorted() {
-        let mut list: Vec<u64> = (0..10_000_u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40).collect();
+        let mut list: Vec<u64> =
+            (0..10_000_u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40).collect();
         let mut expected = list.clone();
         expected.sort_unstable_by(|a, b| b.cmp(a));
         sort_by(&mut list, |a, b| b.cmp(a));

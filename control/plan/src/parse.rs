@@ -9,6 +9,7 @@ use crate::shape::Object;
 use crate::{Plan, PlanError, bounds};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_json::error::Category;
 use serde_path_to_error::Segment;
 
 impl Plan {
@@ -34,22 +35,10 @@ pub fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, PlanError> {
         return Err(PlanError::of("", size, format!("a document of at most {} bytes", bounds::PLAN_BYTES)));
     }
     let mut reader = serde_json::Deserializer::from_slice(json);
-    let Object(document) = tracked(&mut reader).map_err(|error| refusal(json, &error))?;
+    let Object(document) =
+        serde_path_to_error::deserialize(&mut reader).map_err(|error| refusal(json, &error))?;
     reader.end().map_err(|error| syntax(&error, "nothing after the document"))?;
     Ok(document)
-}
-
-/// Reads with the path of what is being read. Through a trait object: a reader for each pair of type and format would be a tenth of the module.
-fn tracked<T: DeserializeOwned>(
-    reader: &mut serde_json::Deserializer<serde_json::de::SliceRead<'_>>,
-) -> Result<T, serde_path_to_error::Error<serde_json::Error>> {
-    let mut track = serde_path_to_error::Track::new();
-    let mut erased = <dyn erased_serde::Deserializer<'_>>::erase(serde_path_to_error::Deserializer::new(
-        reader, &mut track,
-    ));
-    let read = T::deserialize(&mut erased as &mut dyn erased_serde::Deserializer<'_>);
-    drop(erased);
-    read.map_err(|error| serde_path_to_error::Error::new(track.path(), serde::de::Error::custom(error)))
 }
 
 /// A document that is not JSON.
@@ -64,13 +53,11 @@ fn place(error: &serde_json::Error) -> Option<(u32, u32)> {
 
 /// What serde found wrong, in our words.
 fn refusal(json: &[u8], error: &serde_path_to_error::Error<serde_json::Error>) -> PlanError {
-    // Whether it is JSON at all is asked once more: through a trait object errors of syntax and of shape look alike.
-    let not_json = serde_json::from_slice::<serde::de::IgnoredAny>(json).err();
-    let inner = not_json.as_ref().unwrap_or_else(|| error.inner());
+    let inner = error.inner();
     let full = inner.to_string();
     let suffix = format!(" at line {} column {}", inner.line(), inner.column());
     let text = full.strip_suffix(&suffix).unwrap_or(&full);
-    if not_json.is_some() {
+    if inner.classify() != Category::Data {
         return syntax(inner, &format!("well-formed JSON ({text})"));
     }
 

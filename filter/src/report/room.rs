@@ -25,9 +25,9 @@ use super::{
     Label, Metric, Report, Sketched, Tenant, put_count, put_decision, put_example, put_head, put_label,
     put_metric, put_number, put_tenant, real,
 };
-use phoenix_plan::order;
 use crate::wire::{put_bytes_field, put_prefix, put_varint, varint_len};
 use core::cmp::Ordering;
+use phoenix_plan::order;
 
 /// Metrics that get labels, examples and sketches before any other gets more than numbers: as many sketches of 900 bytes take a third of the bound.
 pub const DETAILED_METRICS: usize = 100;
@@ -162,7 +162,9 @@ fn put_sample(out: &mut Vec<u8>, report: &Report<'_>, room: &mut Room) {
 /// Numbers of the tenants.
 fn tenants<'r, 'a>(report: &'r Report<'a>, room: &mut Room) -> Vec<WrittenTenant<'r, 'a>> {
     let mut order: Vec<&Tenant<'_>> = report.tenants.iter().collect();
-    order::sort_by(&mut order, |a, b| heavier(a.active_estimate, b.active_estimate).then_with(|| a.name.cmp(b.name)));
+    order::sort_by(&mut order, |a, b| {
+        heavier(a.active_estimate, b.active_estimate).then_with(|| a.name.cmp(b.name))
+    });
     let mut written = Vec::new();
     for tenant in order {
         let mut bytes = Vec::new();

@@ -16,8 +16,8 @@
 //!
 //! Wrong where weight is spread evenly over many more than k keys: errors are then as large as weights, and say so.
 
-use phoenix_plan::order;
 use hashbrown::HashTable;
+use phoenix_plan::order;
 use std::cmp::{Ordering, Reverse};
 
 /// Bytes of an example; longer ones are cut before a character that does not fit whole.
