@@ -302,3 +302,25 @@ fn undeclared_gauges_pass_and_are_counted() {
     let (_, metric) = registry.measure.metrics().next().unwrap();
     assert!((480.0..520.0).contains(&metric.active.union().estimate()));
 }
+
+#[test]
+fn a_metric_that_was_forgotten_whole_is_no_newborn() {
+    let mut p = Process::new(&plan(SMALL), 1);
+    p.tick(T0);
+    let all = |time, value| (0..100).map(|n| leak(n, T0 + 5, time, value)).collect::<Vec<Point>>();
+    assert_eq!(p.send(0, "t", T0 + 10, &counter("requests", "a", &all(T0 + 10, 7))), 100);
+    for now in T0 + 11..T0 + 150 {
+        p.tick(now);
+    }
+    assert!(p.engine.registry(0).unwrap().state().metrics.is_empty(), "nobody spoke for a period");
+    // They come back with fifty strangers, of their age: nothing shows who counted already.
+    let mut back = all(T0 + 150, 9);
+    back.extend((100..150).map(|n| leak(n, T0 + 5, T0 + 150, 9)));
+    assert_eq!(p.send(0, "t", T0 + 150, &counter("requests", "a", &back)), 0);
+    let later: Vec<Point> = (0..150).map(|n| leak(n, T0 + 5, T0 + 160, 10)).collect();
+    p.send(0, "t", T0 + 160, &counter("requests", "a", &later));
+    for now in T0 + 160..T0 + 220 {
+        p.tick(now);
+    }
+    assert_eq!(p.folded.values().sum::<i64>(), 150, "baselines, and one each");
+}
