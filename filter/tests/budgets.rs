@@ -324,3 +324,41 @@ fn a_metric_that_was_forgotten_whole_is_no_newborn() {
     }
     assert_eq!(p.folded.values().sum::<i64>(), 150, "baselines, and one each");
 }
+
+#[test]
+fn what_is_raw_again_is_not_forgotten_with_the_dead() {
+    // Whenever the log begins anew, some of them have just spoken and some will not for a while.
+    for phase in 0..5 {
+        stays_raw(phase);
+    }
+}
+
+fn stays_raw(phase: u64) {
+    let mut p = Process::new(&plan(SMALL), 2);
+    p.tick(T0);
+    let mut raw_since = 0;
+    for step in 1..=60_u64 {
+        let now = T0 + 10 * step;
+        let points: Vec<Point> = (0..40).map(|n| base(n, now, step as i64)).collect();
+        p.send(0, "t", now, &counter("requests", "a", &points));
+        // Somebody dies in every generation.
+        p.send(0, "other", now, &counter("mayflies", "a", &[leak(1_000 + step, now, now, 1)]));
+        if step == 5 {
+            let leaked: Vec<Point> = (0..500).map(|n| leak(n, T0 + 45, now, 1)).collect();
+            p.send(1, "t", now, &counter("requests", "a", &leaked));
+        }
+        if step > 5 && (raw_since == 0 || step % 5 == phase) {
+            let staying: Vec<Point> = (0..10).map(|n| leak(n, T0 + 45, now, step as i64)).collect();
+            if p.send(1, "t", now, &counter("requests", "a", &staying)) == 10 && raw_since == 0 {
+                raw_since = step;
+            }
+        }
+        (0..10).for_each(|at| p.tick(now + at));
+        if raw_since > 0 {
+            let metrics = &p.engine.registry(0).unwrap().state().metrics;
+            let it = metrics.values().max_by_key(|it| it.admitted).unwrap();
+            assert_eq!(it.admitted, 50, "raw since {raw_since}, at {step}: they speak every 50 s of a period of 90");
+        }
+    }
+    assert!((10..40).contains(&raw_since), "{raw_since}");
+}
