@@ -357,7 +357,10 @@ fn stays_raw(phase: u64) {
         if raw_since > 0 {
             let metrics = &p.engine.registry(0).unwrap().state().metrics;
             let it = metrics.values().max_by_key(|it| it.admitted).unwrap();
-            assert_eq!(it.admitted, 50, "raw since {raw_since}, at {step}: they speak every 50 s of a period of 90");
+            assert_eq!(
+                it.admitted, 50,
+                "raw since {raw_since}, at {step}: they speak every 50 s of a period of 90"
+            );
         }
     }
     assert!((10..40).contains(&raw_since), "{raw_since}");

@@ -105,7 +105,7 @@ pub struct Fleet {
     pub engine: Local,
     pub workers: usize,
     /// Folded series by their start: the last value.
-    folded: BTreeMap<(Series, u64), i64>,
+    pub folded: BTreeMap<(Series, u64), i64>,
 }
 
 impl Fleet {
