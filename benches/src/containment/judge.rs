@@ -79,7 +79,8 @@ impl Judge {
     /// # Errors
     /// One of the two cannot be read.
     pub fn batch(&mut self, request: &Request, forwarded: &[u8]) -> anyhow::Result<()> {
-        let message = ExportMetricsServiceRequest::decode(&request.body[..]).context("a batch of the scenario")?;
+        let message =
+            ExportMetricsServiceRequest::decode(&request.body[..]).context("a batch of the scenario")?;
         let is_same = request.body == forwarded;
         if !is_same && !self.held.iter().any(|held| held.share.tenant == request.tenant) {
             self.touched += 1;
@@ -130,7 +131,9 @@ impl Judge {
         let is_guilty =
             self.held.iter().any(|held| held.share.tenant == tenant) && self.scenario.is_guilty(metric);
         let rules = self.rules;
-        self.books.entry((tenant.to_owned(), metric.to_owned())).or_insert_with(|| Book::new(rules, is_guilty))
+        self.books
+            .entry((tenant.to_owned(), metric.to_owned()))
+            .or_insert_with(|| Book::new(rules, is_guilty))
     }
 
     /// Holds every share against what is alive. `batch`: whose it was, and of which of its metrics a point was cut.
@@ -147,9 +150,12 @@ impl Judge {
             }
             held.in_most = held.in_most.max(came);
             held.out_most = held.out_most.max(out);
-            let Some((tenant, touched)) = batch.filter(|(tenant, _)| **tenant == *share.tenant) else { continue };
+            let Some((tenant, touched)) = batch.filter(|(tenant, _)| **tenant == *share.tenant) else {
+                continue;
+            };
             debug_assert_eq!(tenant, share.tenant);
-            let mut cuts = touched.iter().filter(|(metric, _)| is_under(metric)).map(|(_, cut)| *cut).peekable();
+            let mut cuts =
+                touched.iter().filter(|(metric, _)| is_under(metric)).map(|(_, cut)| *cut).peekable();
             if cuts.peek().is_none() {
                 continue;
             }

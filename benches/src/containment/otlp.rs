@@ -84,7 +84,13 @@ impl Keys {
                         Some(Data::Sum(sum)) => {
                             let kind = adds(sum.aggregation_temporality);
                             for p in &sum.data_points {
-                                point(&p.attributes, kind, p.start_time_unix_nano, p.time_unix_nano, number(p));
+                                point(
+                                    &p.attributes,
+                                    kind,
+                                    p.start_time_unix_nano,
+                                    p.time_unix_nano,
+                                    number(p),
+                                );
                             }
                         }
                         Some(Data::Gauge(gauge)) => {

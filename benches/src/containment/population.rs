@@ -170,8 +170,7 @@ pub fn export<'a>(
     let of_pod = |(pod, of_metric): (usize, BTreeMap<usize, Vec<Point>>)| {
         let metrics = of_metric.into_iter().map(|(metric, points)| instrument(&metrics[metric], points));
         let scope = Some(InstrumentationScope { name: "shop".to_owned(), ..Default::default() });
-        let scope_metrics =
-            vec![ScopeMetrics { scope, metrics: metrics.collect(), ..Default::default() }];
+        let scope_metrics = vec![ScopeMetrics { scope, metrics: metrics.collect(), ..Default::default() }];
         let resource = Some(Resource { attributes: pods[pod].labels.clone(), ..Default::default() });
         ResourceMetrics { resource, scope_metrics, ..Default::default() }
     };

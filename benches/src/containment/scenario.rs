@@ -7,6 +7,7 @@
 use super::hostile;
 use super::population::{Form, Instrument, Pod, Stream, export, text};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::KeyValue;
 use prost::Message as _;
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
@@ -186,11 +187,29 @@ impl Scenario {
     fn exploding(&self) -> u64 {
         let is_full = self.size == Size::Full;
         match self.kind {
-            Kind::Constant | Kind::Ramp | Kind::Attack | Kind::Tenants => if is_full { 50 } else { 12 },
-            Kind::Burst => if is_full { 12 } else { 8 },
+            Kind::Constant | Kind::Ramp | Kind::Attack | Kind::Tenants => {
+                if is_full {
+                    50
+                } else {
+                    12
+                }
+            }
+            Kind::Burst => {
+                if is_full {
+                    12
+                } else {
+                    8
+                }
+            }
             Kind::Churn => self.deploys() * self.deploy_epochs(),
             Kind::Diurnal => 2 * self.day_epochs(),
-            Kind::Drip => if is_full { 100 } else { 24 },
+            Kind::Drip => {
+                if is_full {
+                    100
+                } else {
+                    24
+                }
+            }
         }
     }
 
@@ -328,7 +347,8 @@ impl Traffic {
         let pod = self.pod("shop", "shop-beside");
         for (metric, count) in [(1, 6), (2, 3)] {
             for index in 0..count {
-                let labels = vec![text("http.route", ROUTES[index % ROUTES.len()]), text("peer", &format!("{index}"))];
+                let labels =
+                    vec![text("http.route", ROUTES[index % ROUTES.len()]), text("peer", &format!("{index}"))];
                 self.born(Stream::new(0, metric, pod, labels));
             }
         }
@@ -365,12 +385,12 @@ impl Traffic {
     }
 
     /// The labels that stay when the guilty one goes: pod, route and method of a combination.
-    fn kept(&self, combination: usize) -> (usize, Vec<opentelemetry_proto::tonic::common::v1::KeyValue>) {
+    fn kept(&self, combination: usize) -> (usize, Vec<KeyValue>) {
         let of_pod = self.routes * METHODS.len();
         (combination / of_pod % self.pods_of_guilty, self.route_and_method(combination % of_pod))
     }
 
-    fn route_and_method(&self, index: usize) -> Vec<opentelemetry_proto::tonic::common::v1::KeyValue> {
+    fn route_and_method(&self, index: usize) -> Vec<KeyValue> {
         let (route, method) = (index % self.routes, index / self.routes % METHODS.len());
         vec![text("http.route", ROUTES[route]), text("http.request.method", METHODS[method])]
     }
@@ -402,7 +422,9 @@ impl Traffic {
             labels.push(text("user.id", &format!("new-{value:x}-{:08x}", self.random.random::<u32>())));
         }
         let metric = if self.scenario.kind == Kind::Tenants { usize::from(value % 4 == 3) } else { 0 };
-        self.born(Stream { dies, ..Stream::new(0, metric, pod, labels) });
+        let mut stream = Stream::new(0, metric, pod, labels);
+        stream.dies = dies;
+        self.born(stream);
     }
 
     /// What is born and dies before epoch number `k` of the explosion.
@@ -430,9 +452,8 @@ impl Traffic {
             Kind::Diurnal => {
                 let turn = std::f64::consts::TAU * k as f64 / self.scenario.day_epochs() as f64;
                 let wanted = (share * 1.3 * (1.0 - turn.cos()) / 2.0) as usize;
-                let mut alive: Vec<usize> = (0..self.streams.len())
-                    .filter(|index| self.streams[*index].dies == DAY)
-                    .collect();
+                let mut alive: Vec<usize> =
+                    (0..self.streams.len()).filter(|index| self.streams[*index].dies == DAY).collect();
                 // The oldest go first.
                 for index in alive.drain(..alive.len().saturating_sub(wanted)) {
                     self.streams[index].dies = self.epoch;
@@ -502,9 +523,11 @@ impl Traffic {
             // Less than the shortest step in use apart from the request.
             let time_ns = at_ns - self.random.random_range(1..1_000) * 1_000;
             let mut wanted = indices.into_iter().peekable();
-            let chosen = self.streams.iter_mut().enumerate().filter_map(|(index, stream)| {
-                wanted.next_if_eq(&index).map(|_| stream)
-            });
+            let chosen = self
+                .streams
+                .iter_mut()
+                .enumerate()
+                .filter_map(|(index, stream)| wanted.next_if_eq(&index).map(|_| stream));
             let resource_metrics = export(chosen, &self.pods, &self.metrics, time_ns, &mut self.random);
             let body = ExportMetricsServiceRequest { resource_metrics }.encode_to_vec();
             Request { at_ns, worker, tenant: self.tenants[tenant].clone(), body }

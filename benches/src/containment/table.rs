@@ -250,8 +250,7 @@ pub fn run(options: &Options, say: impl Fn(&str)) -> anyhow::Result<Outcome> {
                             ));
                         }
                     }
-                    let prefix =
-                        format!("share{share}.{}.{}.{}", kind.name(), size.name(), subject.name());
+                    let prefix = format!("share{share}.{}.{}.{}", kind.name(), size.name(), subject.name());
                     summary.figures(&prefix, !subject.is_baseline(), &mut outcome.figures);
                     table.add_row(row(&name, &summary.cells()));
                 }

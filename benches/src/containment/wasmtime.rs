@@ -6,9 +6,7 @@
 use super::process::{Emission, Process};
 use super::scenario::{START_NS, WORKERS};
 use anyhow::Context as _;
-use phoenix_host_test::proxy_host::{
-    Cluster, Headers, Message, Module, Options, Outcome, Process as Host,
-};
+use phoenix_host_test::proxy_host::{Cluster, Headers, Message, Module, Options, Outcome, Process as Host};
 use phoenix_host_test::sink::{HTTP_PATH, TENANT_HEADER};
 use serde_json::{Value, json};
 use std::time::Duration;

@@ -198,7 +198,8 @@ impl Book {
                 _ => self.passed.add(&increment, 1),
             }
         }
-        stream.last = Some(Last { start_ns: said.start_ns, time_ns: said.time_ns, units: units.clone(), fate, worker });
+        stream.last =
+            Some(Last { start_ns: said.start_ns, time_ns: said.time_ns, units: units.clone(), fate, worker });
         self.treat(said.time_ns, fate, worker, was);
     }
 
@@ -262,7 +263,9 @@ impl Book {
             Kind::Delta => self.emitted.add(units, 1),
             Kind::Cumulative => {
                 self.emitted.add(units, 1);
-                if let Some((_, last)) = series.last.as_ref().filter(|(start_ns, _)| *start_ns == said.start_ns) {
+                if let Some((_, last)) =
+                    series.last.as_ref().filter(|(start_ns, _)| *start_ns == said.start_ns)
+                {
                     self.emitted.add(last, -1);
                     self.strange += u64::from(units.iter().zip(last).any(|(now, last)| now < last));
                 }
