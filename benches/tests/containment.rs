@@ -155,8 +155,7 @@ impl Process for Fair {
         let mut left = verdicts.into_iter();
         retain(&mut request, || left.next().unwrap_or(true));
         if self.wrong == Wrong::Edits && epoch == 5 && !self.did {
-            self.did = true;
-            edit(&mut request);
+            self.did = edit(&mut request);
         }
         Ok(request.encode_to_vec())
     }
@@ -191,8 +190,8 @@ fn label(key: &str, value: &str) -> KeyValue {
     phoenix_benches::containment::population::text(key, value)
 }
 
-/// Adds one to the first sum that is there.
-fn edit(request: &mut ExportMetricsServiceRequest) {
+/// Adds one to the first sum that is there, if there is one.
+fn edit(request: &mut ExportMetricsServiceRequest) -> bool {
     for metric in
         request.resource_metrics.iter_mut().flat_map(|r| &mut r.scope_metrics).flat_map(|s| &mut s.metrics)
     {
@@ -201,9 +200,10 @@ fn edit(request: &mut ExportMetricsServiceRequest) {
             && let Some(Number::AsInt(value)) = &mut point.value
         {
             *value += 1;
-            return;
+            return true;
         }
     }
+    false
 }
 
 fn scenario(kind: Kind, seed: u64) -> Scenario {
