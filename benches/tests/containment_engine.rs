@@ -3,7 +3,7 @@
 //! The module under the test host needs `$PHOENIX_WASM_DIR`, as `cargo xtask test` gives it.
 
 use phoenix_benches::containment::native::Native;
-use phoenix_benches::containment::plan::bare;
+use phoenix_benches::containment::plan::{bare, fold};
 use phoenix_benches::containment::process::{PassThrough, Process};
 use phoenix_benches::containment::run::run;
 use phoenix_benches::containment::scenario::{Kind, Scenario, Size};
@@ -26,7 +26,7 @@ fn folding() -> Value {
         "name": "all",
         "metric": {"glob": "http.*"},
         "pipeline": "optimized",
-        "fold": {"labels": labels, "window": "10s", "delay": "20s", "gauge": "sum"}
+        "fold": fold(labels)
     }]);
     plan
 }

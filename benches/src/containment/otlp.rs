@@ -151,7 +151,8 @@ fn buckets(point: &HistogramDataPoint) -> Quantity {
     if point.flags & NO_RECORDED_VALUE != 0 {
         return Quantity::Ended;
     }
-    let Some(sum) = whole(point.sum.unwrap_or_default()) else { return Quantity::Inexact };
+    // A fold may divide a sum between windows, where it is a double. What a series has counted in the end is whole again, but for the last bits.
+    let Some(sum) = whole(point.sum.unwrap_or_default().round()) else { return Quantity::Inexact };
     let buckets = point.bucket_counts.iter().map(|count| i128::from(*count));
     Quantity::Units([point.count.into(), sum].into_iter().chain(buckets).collect())
 }

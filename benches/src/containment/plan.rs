@@ -31,7 +31,7 @@ pub fn plan(scenario: &Scenario) -> Value {
         "dwell": format!("{}s", times.dwell_s),
         "restore_below_percent": 80,
         "switch_lead": format!("{}s", times.switch_lead_s),
-        "fold": {"window": "10s", "delay": "20s", "gauge": "sum"}
+        "fold": fold(Value::Null)
     });
     // A name that would say which scenario this is must not be needed by anyone.
     debug_assert!(scenario.kind != Kind::Tenants || shares.iter().all(|share| share.metric.is_none()));
@@ -48,6 +48,20 @@ pub fn bare() -> Value {
         "first_sample_margin": "0s",
         "promoted_resource_attributes": ["service.name", "k8s.pod.name"],
         "tenant": {"header": "x-scope-orgid"},
+        // Nothing is forgotten and no table is full within a run: totals are exact, and what limits do is tested elsewhere.
+        "stream_expiry": "1h",
+        "limits": {
+            "delta_streams_max": 1_000_000, "gauge_streams_max": 1_000_000, "histogram_bytes_max": 536_870_912
+        },
         "rules": []
     })
+}
+
+/// A fold with these labels; the fold of a budget has none.
+pub fn fold(labels: Value) -> Value {
+    let mut fold = json!({"window": "10s", "delay": "20s", "gauge": "sum", "value_expiry": "1h"});
+    if !labels.is_null() {
+        fold["labels"] = labels;
+    }
+    fold
 }

@@ -3,11 +3,16 @@
 //! In: the plan of a scenario, batches. Out: forwarded bodies, and the calls by which the module emits. The upstream accepts everything at once, requests and emissions.
 //! Slower than the engine in this process, and the only one of the two with real compare-and-swap between workers.
 
+use super::population::{Form, Instrument, Pod, Stream, export};
 use super::process::{Emission, Process};
 use super::scenario::{START_NS, WORKERS};
 use anyhow::Context as _;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use phoenix_host_test::proxy_host::{Cluster, Headers, Message, Module, Options, Outcome, Process as Host};
 use phoenix_host_test::sink::{HTTP_PATH, TENANT_HEADER};
+use prost::Message as _;
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -24,7 +29,7 @@ pub struct Wasmtime {
 }
 
 impl Wasmtime {
-    /// Start under a plan. Workers begin to work with their first request, so each gets an empty one.
+    /// Start under a plan. Workers begin to work with their first request, so each gets one.
     ///
     /// # Errors
     /// There is no module, or it refuses the plan.
@@ -37,7 +42,7 @@ impl Wasmtime {
         host.set_cluster("phoenix_emit", Cluster::Scripted);
         let mut process = Wasmtime { host, said: Vec::new() };
         for worker in 0..WORKERS {
-            process.send(worker, NOBODY, &[])?;
+            process.send(worker, NOBODY, &awake())?;
         }
         Ok(process)
     }
@@ -74,6 +79,17 @@ impl Wasmtime {
             }
         }
     }
+}
+
+/// A request with one gauge.
+fn awake() -> Vec<u8> {
+    let pods = [Pod { labels: Vec::new() }];
+    let metrics = [Instrument { name: "awake", form: Form::Gauge }];
+    let mut random = ChaCha8Rng::seed_from_u64(0);
+    let mut stream = Stream::new(0, 0, 0, Vec::new());
+    let stream = std::iter::once(&mut stream);
+    let resource_metrics = export(stream, &pods, &metrics, START_NS, &mut random);
+    ExportMetricsServiceRequest { resource_metrics }.encode_to_vec()
 }
 
 impl Process for Wasmtime {

@@ -79,6 +79,8 @@ pub struct Book {
     rules: Rules,
     /// Whether its streams may be guilty.
     is_guilty: bool,
+    /// Its points are levels.
+    is_level: bool,
     streams: HashMap<Box<[u8]>, Stream>,
     outputs: HashMap<Box<[u8]>, Folded>,
     /// Streams on the way in.
@@ -117,6 +119,7 @@ impl Book {
         Book {
             rules,
             is_guilty,
+            is_level: false,
             streams: HashMap::new(),
             outputs: HashMap::new(),
             alive_in: Alive::new(rules.alive_ns),
@@ -150,6 +153,7 @@ impl Book {
             self.strange += 1;
             return;
         };
+        self.is_level = said.kind == Kind::Gauge;
         let next = self.streams.len();
         if !self.streams.contains_key(said.key) {
             let is_innocent = !self.is_guilty || now_ns < self.rules.explodes_ns;
@@ -250,7 +254,12 @@ impl Book {
         }
         let Some(series) = self.outputs.get_mut(said.key) else { return };
         let units = match &said.quantity {
-            Quantity::Ended => return self.alive_out.end(series.index),
+            Quantity::Ended => {
+                if said.kind == Kind::Gauge {
+                    series.last = None;
+                }
+                return self.alive_out.end(series.index);
+            }
             Quantity::Inexact => {
                 self.strange += 1;
                 return;
@@ -259,7 +268,7 @@ impl Book {
         };
         self.alive_out.see(series.index, now_ns);
         match said.kind {
-            Kind::Gauge => {}
+            Kind::Gauge => series.last = Some((0, units.clone())),
             Kind::Delta => self.emitted.add(units, 1),
             Kind::Cumulative => {
                 self.emitted.add(units, 1);
@@ -274,11 +283,23 @@ impl Book {
         }
     }
 
-    /// How far the totals are apart, and how much there was.
+    /// How far the totals are apart, and how much there was. Levels do not add up over time, but what all streams last said must be what all series last said.
     pub fn error(&self) -> (i128, i128) {
-        let mut apart = self.came.clone();
+        let (mut came, mut apart) = (self.came.clone(), self.came.clone());
         apart.add(&self.passed.0, -1);
         apart.add(&self.emitted.0, -1);
-        (apart.0.iter().map(|units| units.abs()).sum(), self.came.0.iter().sum())
+        for last in self.streams.values().filter_map(|stream| stream.last.as_ref()).filter(|_| self.is_level)
+        {
+            came.add(&last.units, 1);
+            if last.fate == Fate::Cut {
+                apart.add(&last.units, 1);
+            }
+        }
+        for (_, units) in
+            self.outputs.values().filter_map(|series| series.last.as_ref()).filter(|_| self.is_level)
+        {
+            apart.add(units, -1);
+        }
+        (apart.0.iter().map(|units| units.abs()).sum(), came.0.iter().sum())
     }
 }
