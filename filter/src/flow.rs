@@ -7,6 +7,7 @@
 //! Nothing is decided here about totals: that is the owner's. An error leaves no edit and no record; the batch then passes as it
 //! came, since the backend is the judge of bad data.
 
+use crate::admission::Registry;
 use crate::decode::{self, Data, Metric, Request, ResourceMetrics, Run, ScopeMetrics, Sum};
 use crate::edit::Edits;
 use crate::hash::{Domain, Identity};
@@ -16,14 +17,17 @@ use crate::ledger::Tally;
 use crate::limits::AHEAD_MAX_NS;
 use crate::record::{Temporality, Writer};
 use crate::route::{Candidates, Compiled, Names, candidates};
+use crate::shared::Shared;
 use crate::switch::RawStreams;
 use crate::units::UnixNanos;
 use crate::wire::{Field, Span, WireError};
 use phoenix_plan::{Affinity, Clock, LabelMatch, LabelOp};
 use std::rc::Rc;
 
+mod census;
 mod distributions;
 mod exemplars;
+mod guard;
 mod heads;
 mod kept;
 mod parts;
@@ -31,6 +35,7 @@ mod points;
 mod steady;
 mod trail;
 use distributions::Atom;
+use guard::{Guard, ResourceLabels};
 use kept::Dictionary;
 use points::Fate;
 
@@ -66,9 +71,21 @@ pub struct Scratch {
     /// The exemplar at hand.
     exemplar: Vec<u8>,
     exemplars_seen: usize,
+    /// What is measured and admitted, where the embedder shares data between its workers.
+    registry: Option<Registry>,
 }
 
 impl Scratch {
+    /// A worker, by its number from 1, whose process has this shared data: without it nothing is measured, and no budget holds.
+    pub fn share(&mut self, shared: Rc<dyn Shared>, worker: u64) {
+        self.registry = Some(Registry::new(shared, worker));
+    }
+
+    /// What is measured and admitted.
+    pub fn registry(&mut self) -> Option<&mut Registry> {
+        self.registry.as_mut()
+    }
+
     /// What was cut out of the batch, and how prefixes changed.
     pub fn edits(&self) -> &Edits {
         &self.edits
@@ -99,6 +116,11 @@ impl Scratch {
 
     fn begin(&mut self, plan: &Rc<Compiled>, now: UnixNanos) {
         self.raw.age(now, plan.plan.stream_expiry.as_nanos());
+        if plan.plan.measured_over().is_some()
+            && let Some(registry) = &mut self.registry
+        {
+            registry.begin(plan, now);
+        }
         if !self.plan.as_ref().is_some_and(|(p, _)| Rc::ptr_eq(p, plan)) {
             self.plan = Some((plan.clone(), Names::new(plan)));
             self.dictionary.forget();
@@ -177,6 +199,8 @@ struct ResourceScope {
     schema: Span,
     /// Identity of all its attributes, once somebody asks.
     id: Option<Identity>,
+    /// The promoted ones alone, likewise.
+    labels: Option<Rc<ResourceLabels>>,
 }
 
 /// The instrumentation scope that the walk is in.
@@ -199,6 +223,9 @@ struct MetricScope<'m> {
     scope: Span,
     scope_schema: Span,
     scope_id: Identity,
+    /// Identity on the way out but for resource and point, and the resource's labels, where something is measured.
+    out: Identity,
+    labels: Option<Rc<ResourceLabels>>,
 }
 
 struct Walk<'a> {
@@ -207,8 +234,13 @@ struct Walk<'a> {
     buf: &'a [u8],
     s: &'a mut Scratch,
     tally: Tally,
+    /// Whose points these are: of the request, or of the resource.
+    tenant: &'a [u8],
     sender_id: Identity,
     tenant_id: Identity,
+    /// What is known about the metric at hand, for points that pass: without a rule, and by one.
+    guards: [Option<Guard>; 2],
+    progress: census::Progress,
     ahead_after: UnixNanos,
     record_bytes_max: usize,
     /// From when on cumulative sums fold, where the plan asks for affinity to be shown; the epoch where it does not.
@@ -233,8 +265,11 @@ impl<'a> Walk<'a> {
             buf: batch.body,
             s,
             tally: Tally::default(),
+            tenant: batch.tenant,
             sender_id: h.pair(Domain::Tenant, batch.tenant, batch.sender),
             tenant_id: h.pair(Domain::Tenant, batch.tenant, b""),
+            guards: [None, None],
+            progress: census::Progress::default(),
             ahead_after,
             record_bytes_max: usize::try_from(plan.plan.limits.pending_bytes_max).unwrap_or(usize::MAX),
         }
@@ -268,13 +303,7 @@ impl<'a> Walk<'a> {
 
     fn resource_metrics(&mut self, span: Span) -> Result<Left, FlowError> {
         let it = ResourceMetrics::read(self.buf, span)?;
-        let attributes = match it.resource {
-            Some(span) => decode::Resource::read(self.buf, span)?.attributes,
-            None => Run::default(),
-        };
-        let mut resource = ResourceScope { attributes, schema: it.schema_url, id: None };
-        self.s.fits.clear();
-        self.s.fits.resize(self.plan.plan.rules.len(), None);
+        let mut resource = self.enter(&it)?;
         self.s.dictionary.enter_resource();
         let mut children = Children::default();
         let mut fields = it.scope_metrics.fields(self.buf);
@@ -282,6 +311,31 @@ impl<'a> Walk<'a> {
             children.add(self.edit(&field, |walk| walk.scope_metrics(span, &mut resource))?);
         }
         Ok(children.left())
+    }
+
+    /// Go into a resource: its attributes, and whose it is.
+    fn enter(&mut self, it: &ResourceMetrics) -> Result<ResourceScope, FlowError> {
+        let attributes = match it.resource {
+            Some(span) => decode::Resource::read(self.buf, span)?.attributes,
+            None => Run::default(),
+        };
+        self.s.fits.clear();
+        self.s.fits.resize(self.plan.plan.rules.len(), None);
+        if let Some(names_tenant) = &self.plan.plan.tenant.resource_attribute {
+            let mut tenant = self.batch.tenant;
+            let mut all = attributes.attributes(self.buf);
+            while let Some(kv) = all.next()? {
+                if kv.key.bytes(self.buf) == names_tenant.as_bytes() {
+                    tenant =
+                        Some(kv.value.text().bytes(self.buf)).filter(|t| !t.is_empty()).unwrap_or(tenant);
+                }
+            }
+            let h = &self.plan.hasher;
+            self.tenant = tenant;
+            self.sender_id = h.pair(Domain::Tenant, tenant, self.batch.sender);
+            self.tenant_id = h.pair(Domain::Tenant, tenant, b"");
+        }
+        Ok(ResourceScope { attributes, schema: it.schema_url, id: None, labels: None })
     }
 
     fn scope_metrics(&mut self, span: Span, resource: &mut ResourceScope) -> Result<Left, FlowError> {
@@ -305,7 +359,9 @@ impl<'a> Walk<'a> {
         let Some(field) = metric.data.field().copied() else { return Ok(Left::Something) };
         let data = field.bytes()?;
         self.route(metric.name.bytes(self.buf), resource)?;
-        if self.s.candidates.all_pass(self.plan) {
+        let is_guarding = self.is_guarding();
+        let all_pass = self.s.candidates.all_pass(self.plan);
+        if all_pass && !is_guarding {
             let points = u64::from(decode::points(self.buf, data)?.count);
             self.tally.points = self.tally.points.saturating_add(points);
             self.tally.passed = self.tally.passed.saturating_add(points);
@@ -315,9 +371,11 @@ impl<'a> Walk<'a> {
         let points = u64::from(run.count);
         self.tally.points = self.tally.points.saturating_add(points);
         let takes = |t: &Temporality| !self.s.candidates.none_takes(self.plan, intake, *t);
-        let Some(temporality) = temporality.filter(takes) else {
+        let Some(temporality) = temporality.filter(|t| is_guarding || takes(t)) else {
             self.tally.passed = self.tally.passed.saturating_add(points);
-            self.tally.unfoldable = self.tally.unfoldable.saturating_add(points);
+            if !all_pass {
+                self.tally.unfoldable = self.tally.unfoldable.saturating_add(points);
+            }
             return Ok(Left::Something);
         };
         self.edit(&field, |walk| walk.points(&metric, run, (intake, temporality), resource, scope))
@@ -365,6 +423,8 @@ impl<'a> Walk<'a> {
         scope.id = Some(scope_id);
         let metric_id = identify::metric(h, self.buf, metric.name, metric.unit, &intake.facts(temporality));
         let stream = self.sender_id.plus(resource_id).plus(scope_id).plus(metric_id);
+        let labels = if self.is_guarding() { Some(self.resource_labels(resource)?) } else { None };
+        self.guards = [None, None];
         let within = MetricScope {
             metric,
             intake,
@@ -375,16 +435,26 @@ impl<'a> Walk<'a> {
             scope: scope.span,
             scope_schema: scope.schema,
             scope_id,
+            out: self.tenant_id.plus(scope_id).plus(metric_id),
+            labels,
         };
         self.s.dictionary.enter_metric();
         self.s.atom.no_bounds();
         let mut children = Children::default();
         let steady = self.steady(intake, temporality);
+        // Where every point passes by the same guard, that has a short way as well.
+        let passing = self.ruled().filter(|_| within.labels.is_some() && intake.is_number());
         let mut fields = points.fields(self.buf);
         while let Some((field, span)) = fields.next()? {
             if steady.is_some_and(|fold| self.recorded_again(span, &within, fold)) {
                 self.s.edits.remove(field.span());
                 children.add(Left::Nothing);
+                continue;
+            }
+            let quick = passing.and_then(|ruled| self.guards.get(ruled.slot())?.as_ref()).map(Guard::quick);
+            if quick.is_some_and(|quick| self.passes_again(span, quick)) {
+                self.tally.passed = self.tally.passed.saturating_add(1);
+                children.add(Left::Something);
                 continue;
             }
             let fate = self.point(span, &within)?;
@@ -402,6 +472,11 @@ impl<'a> Walk<'a> {
                     self.edit(&field, |walk| walk.end(span, intake))?
                 }
             });
+        }
+        for guard in self.guards.iter().flatten() {
+            if let Some(registry) = &mut self.s.registry {
+                registry.measure.count(guard.metric, children.all);
+            }
         }
         Ok(children.left())
     }

@@ -101,6 +101,8 @@ pub enum Domain {
     Series = 10,
     /// One attribute of a scope.
     ScopeAttribute = 11,
+    /// The key of a label, of a point or of a resource.
+    Label = 12,
     /// What the head of a series says beyond its identity: a key of a cache, never part of an identity.
     Head = 13,
 }

@@ -34,6 +34,20 @@ impl Intake {
         [self.field(), code(temporality), u8::from(!matches!(self, Intake::UpDown | Intake::Gauge))]
     }
 
+    /// The type in a word, as reports show it.
+    pub fn word(self, temporality: Temporality) -> &'static str {
+        match (self, temporality) {
+            (Intake::Sum, Temporality::Cumulative) => "counter",
+            (Intake::Sum, Temporality::Delta) => "delta counter",
+            (Intake::UpDown, _) => "up-down counter",
+            (Intake::Gauge, _) => "gauge",
+            (Intake::Histogram, Temporality::Cumulative) => "histogram",
+            (Intake::Histogram, Temporality::Delta) => "delta histogram",
+            (Intake::Exponential, _) => "exponential histogram",
+            (Intake::Summary, _) => "summary",
+        }
+    }
+
     /// Number of the field of `Metric` that holds it.
     fn field(self) -> u8 {
         match self {

@@ -36,6 +36,12 @@ pub struct Tally {
     pub unfoldable: u64,
     /// Passed because a kept label cannot be written: broken UTF-8, a key given twice, or one of our own labels.
     pub unwritable: u64,
+    /// Of the recorded: because their metric is beyond its budget.
+    pub contained: u64,
+    /// Of the passed: outside every budget, since no fold is declared for their type.
+    pub undeclared: u64,
+    /// Streams about which budgets could not decide; they fold where their metric is contained, and pass where it is not.
+    pub undecided: u64,
 }
 
 impl Tally {
@@ -53,6 +59,9 @@ impl Tally {
             (&mut self.unfit, other.unfit),
             (&mut self.unfoldable, other.unfoldable),
             (&mut self.unwritable, other.unwritable),
+            (&mut self.contained, other.contained),
+            (&mut self.undeclared, other.undeclared),
+            (&mut self.undecided, other.undecided),
         ] {
             *a = a.saturating_add(b);
         }

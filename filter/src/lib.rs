@@ -51,8 +51,18 @@ pub mod route;
 /// The protobuf wire format, read in place.
 pub mod wire;
 
+/// Budgets: which streams go out raw, and which fold instead.
+pub mod admission;
+/// What makes series many: distinct streams of tenants, metrics and labels.
+pub mod measure;
+/// What the workers of a process share.
+pub mod shared;
+
 /// From one treatment to another at a point in event time, without a seam.
 pub mod switch;
+
+/// How many different ones, and which weigh most, in bounded memory.
+pub mod sketch;
 
 /// Do the points of a stream reach one process only?
 pub mod affinity;

@@ -64,6 +64,9 @@ pub const WORDS_PER_STREAM: usize = 8;
 /// the ledger stays below half a mebibyte.
 pub const LEDGER_METRICS_MAX: usize = 1_024;
 
+/// Metrics that budgets tell apart; those beyond share one budget a tenant. About 150 bytes each in every worker.
+pub const METRICS_MAX: usize = 20_000;
+
 /// Longest metric name the ledger keeps; longer names are cut for the page's title only.
 pub const LEDGER_NAME_MAX: usize = 200;
 

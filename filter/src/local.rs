@@ -4,12 +4,14 @@
 //! golden cases run here and in Envoy. A request goes in with [`Local::process`] and is settled later, when the upstream has
 //! answered: only then do its records join the fold (DESIGN §3.5).
 
+use crate::admission::Registry;
 use crate::body::{BodyError, Framing, scan};
 use crate::emit::{Answer, Emission};
 use crate::flow::{Batch, Scratch};
 use crate::ledger::{Page, Tally};
 use crate::owner::Owner;
 use crate::route::Compiled;
+use crate::shared::Memory;
 use crate::units::UnixNanos;
 use phoenix_plan::{Plan, PlanError};
 use std::collections::BTreeMap;
@@ -75,7 +77,8 @@ enum Pending {
 pub struct Local {
     plan: Rc<Compiled>,
     owners: Vec<Owner>,
-    scratch: Scratch,
+    /// One a worker.
+    scratches: Vec<Scratch>,
     pending: BTreeMap<u64, Pending>,
     pending_bytes: usize,
     next_token: u64,
@@ -88,6 +91,24 @@ pub struct Local {
 impl Local {
     /// Start under a plan. `writer` is who we are when the plan does not say.
     pub fn new(plan_json: &[u8], writer: &str, now: UnixNanos) -> Result<Local, ConfigureError> {
+        Local::with_workers(plan_json, writer, 1, now)
+    }
+
+    /// The same with several workers that scan, each for itself, as in a process with threads: what they share are the owners, and the log
+    /// of admissions.
+    pub fn with_workers(
+        plan_json: &[u8],
+        writer: &str,
+        workers: usize,
+        now: UnixNanos,
+    ) -> Result<Local, ConfigureError> {
+        let shared = Rc::new(Memory::default());
+        let scratches = (1..=workers.max(1)).map(|worker| {
+            let mut scratch = Scratch::default();
+            scratch.share(shared.clone(), u64::try_from(worker).unwrap_or(1));
+            scratch
+        });
+        let scratches = scratches.collect();
         let plan = Plan::parse(plan_json).map_err(|e| ConfigureError::Plan(Box::new(e)))?;
         let plan = Rc::new(Compiled::new(plan));
         let mut owners: Vec<Owner> =
@@ -96,7 +117,7 @@ impl Local {
         Ok(Local {
             plan,
             owners,
-            scratch: Scratch::default(),
+            scratches,
             pending: BTreeMap::new(),
             pending_bytes: 0,
             next_token: 0,
@@ -125,7 +146,7 @@ impl Local {
 
     /// For a plan that asks for affinity to be shown: it is, from `at` on in event time; `None`: it is not.
     pub fn set_affine_from(&mut self, at: Option<UnixNanos>) {
-        self.scratch.set_affine_from(at);
+        self.scratches.iter_mut().for_each(|scratch| scratch.set_affine_from(at));
     }
 
     /// Version of the plan in force.
@@ -135,7 +156,20 @@ impl Local {
 
     /// Scan one body. An error says why it is not read: forward it as it came.
     pub fn process(&mut self, framing: Framing, batch: &Batch<'_>) -> Result<Processed, BodyError> {
-        let scanned = scan(&self.plan, framing, batch, &mut self.scratch).inspect_err(|_| {
+        self.process_on(0, framing, batch)
+    }
+
+    /// The same on one of several workers, counted from 0; a number beyond them is the last one.
+    pub fn process_on(
+        &mut self,
+        worker: usize,
+        framing: Framing,
+        batch: &Batch<'_>,
+    ) -> Result<Processed, BodyError> {
+        let worker = worker.min(self.scratches.len().saturating_sub(1));
+        let mut none = Scratch::default();
+        let scratch = self.scratches.get_mut(worker).unwrap_or(&mut none);
+        let scanned = scan(&self.plan, framing, batch, scratch).inspect_err(|_| {
             self.errors = self.errors.saturating_add(1);
         })?;
         self.next_token = self.next_token.saturating_add(1);
@@ -178,7 +212,9 @@ impl Local {
         match how {
             Settled::Accepted => {
                 for (shard, message) in messages {
-                    self.scratch.accepted(&plan, &message, false, now);
+                    for scratch in &mut self.scratches {
+                        scratch.accepted(&plan, &message, false, now);
+                    }
                     if let Some(owner) = self.owners.get_mut(shard) {
                         // A message of our own that cannot be read is counted by the owner.
                         let _ = owner.fold(&message, now);
@@ -193,6 +229,20 @@ impl Local {
     /// The clock went on.
     pub fn tick(&mut self, now: UnixNanos) {
         self.owners.iter_mut().for_each(|o| o.tick(now));
+        let (plan, workers) = (&self.plan, u64::try_from(self.scratches.len()).unwrap_or(1));
+        // The first one leads, and goes last: by then all have said what they saw.
+        for (worker, scratch) in self.scratches.iter_mut().enumerate().rev() {
+            if let Some(registry) = scratch.registry()
+                && plan.plan.measured_over().is_some()
+            {
+                registry.tick(plan, worker == 0, workers, now);
+            }
+        }
+    }
+
+    /// What is measured and admitted, as one of the workers knows it; counted from 0.
+    pub fn registry(&mut self, worker: usize) -> Option<&mut Registry> {
+        self.scratches.get_mut(worker).and_then(Scratch::registry)
     }
 
     /// The next emission that may be sent, with the shard that answers for it.

@@ -27,6 +27,8 @@ pub struct Compiled {
     /// Fingerprint of the key: messages made under another one are not for us.
     pub key: u64,
     courses: Vec<Course>,
+    /// The fold of streams beyond a budget, before its labels are found: which kinds it takes.
+    budget_fold: Option<Fold>,
     /// Until when raw series may end by a switch of this plan: a lifetime of a stream after the last one.
     raw_ends_until: Option<UnixNanos>,
 }
@@ -143,7 +145,9 @@ impl Compiled {
             _ => None,
         };
         let raw_ends_until = courses.iter().filter_map(ends).max();
-        Compiled { plan, hasher, key, courses, raw_ends_until }
+        let none = Labels::Drop { resource: Vec::new(), attributes: Vec::new() };
+        let budget_fold = plan.budgets.as_ref().map(|b| fold(&hasher, &plan, &b.fold.with(none), usize::MAX));
+        Compiled { plan, hasher, key, courses, budget_fold, raw_ends_until }
     }
 
     /// This plan takes the place of another one now. A fold that the other had not is watched from now on: what its streams counted
@@ -163,6 +167,11 @@ impl Compiled {
                 fold.since = known(rule).unwrap_or(now);
             }
         }
+    }
+
+    /// Is a fold declared for streams of this kind that are beyond a budget?
+    pub fn budget_takes(&self, intake: Intake, temporality: Temporality) -> bool {
+        self.budget_fold.as_ref().is_some_and(|fold| fold.kind(intake, temporality).is_some())
     }
 
     /// What happens to the points of the rule at `index`.
@@ -193,7 +202,8 @@ fn course(hasher: &Hasher, plan: &Plan, rule: &Rule, folds: &mut usize) -> Cours
     after.map_or(Course::Pass, Course::Fold)
 }
 
-fn fold(hasher: &Hasher, plan: &Plan, fold: &phoenix_plan::Fold, number: usize) -> Fold {
+/// Make a fold ready, under a number that no other has.
+pub fn fold(hasher: &Hasher, plan: &Plan, fold: &phoenix_plan::Fold, number: usize) -> Fold {
     let mark = fold.labels.mark().into_bytes().into_boxed_slice();
     Fold {
         number,
@@ -235,6 +245,11 @@ impl Candidates {
     pub fn none_takes(&self, plan: &Compiled, intake: Intake, temporality: Temporality) -> bool {
         let mut folds = self.asking.iter().chain(&self.last).flat_map(|i| plan.course(*i).folds());
         folds.all(|fold| fold.kind(intake, temporality).is_none())
+    }
+
+    /// No rule speaks of any point of the metric.
+    pub fn is_none(&self) -> bool {
+        self.last.is_none() && self.asking.is_empty()
     }
 
     /// The rule of every point, where none of them asks for attributes.

@@ -440,7 +440,7 @@ fn levels(up_down: bool) {
                 );
             }
         }
-        assert!(ends <= 4 && ends >= 1, "series end when nobody speaks any more: {ends}");
+        assert!((1..=4).contains(&ends), "series end when nobody speaks any more: {ends}");
     });
 }
 

@@ -66,6 +66,24 @@ pub const EMISSION_BYTES: RangeInclusive<u32> = 64 * KIB..=4 * MIB;
 pub const BACKLOG_BYTES: RangeInclusive<u32> = 64 * KIB..=256 * MIB;
 /// Request bodies; the shipped configurations set Envoy's buffer to the same 64 MiB.
 pub const BODY_BYTES: RangeInclusive<u32> = KIB..=64 * MIB;
+/// Shares of tenants and of metrics that one plan can give.
+pub const SHARES: usize = 1_000;
+/// Series in a share and in a process: about 40 bytes each, in every worker.
+pub const ACTIVE_SERIES: RangeInclusive<u32> = 1..=4_000_000;
+/// A reserved part of a share.
+pub const RESERVED: RangeInclusive<u32> = 0..=4_000_000;
+/// Tenants told apart, about 200 bytes each in every worker.
+pub const TENANTS: RangeInclusive<u32> = 1..=100_000;
+/// What measuring takes: a metric and ten labels at full size are 60 KiB.
+pub const MEASURE_BYTES: RangeInclusive<u32> = MIB..=512 * MIB;
+/// Below half a minute a generation is shorter than an export interval; a day is a day.
+pub const PERIOD_MS: RangeInclusive<u64> = 15_000..=86_400_000;
+/// How long a treatment lasts at least.
+pub const DWELL_MS: RangeInclusive<u64> = 1_000..=86_400_000;
+/// How far ahead a restoration is announced: two export intervals of a second, of an hour at most.
+pub const SWITCH_LEAD_MS: RangeInclusive<u64> = 2_000..=7_200_000;
+/// From a tenth on, so that something is restored; all of it is no hysteresis, and allowed.
+pub const RESTORE_PERCENT: RangeInclusive<u32> = 10..=100;
 
 /// The range of a field as text, `1 to 16`, or its words, for a value so wrong that it could not be read; none for fields without a fixed range.
 pub(crate) fn range_text(field: &str) -> Option<String> {
@@ -76,6 +94,9 @@ pub(crate) fn range_text(field: &str) -> Option<String> {
         "affinity" => "assumed, checked".to_owned(),
         "placement" => "gateway, sidecar".to_owned(),
         "pipeline" | "switch.from.pipeline" => "full_fidelity, optimized".to_owned(),
+        priority if priority.starts_with("budgets.tenants[") && priority.ends_with("].priority") => {
+            "low, normal, high".to_owned()
+        }
         "fold.output_temporality" | "switch.from.fold.output_temporality" => {
             "unchanged, cumulative, delta".to_owned()
         }
@@ -101,6 +122,19 @@ pub(crate) fn range_text(field: &str) -> Option<String> {
         "limits.emission_bytes_max" => text(&EMISSION_BYTES),
         "limits.backlog_bytes_max" => text(&BACKLOG_BYTES),
         "limits.body_bytes_max" => text(&BODY_BYTES),
+        "limits.active_series_max" => text(&ACTIVE_SERIES),
+        "limits.tenants_max" => text(&TENANTS),
+        "limits.measure_bytes_max" => text(&MEASURE_BYTES),
+        "measure.period" => milliseconds(&PERIOD_MS),
+        "budgets.dwell" => milliseconds(&DWELL_MS),
+        "budgets.switch_lead" => milliseconds(&SWITCH_LEAD_MS),
+        "budgets.restore_below_percent" => text(&RESTORE_PERCENT),
+        "budgets.fold.window" => milliseconds(&WINDOW_MS),
+        "budgets.fold.delay" => milliseconds(&DELAY_MS),
+        "budgets.fold.exemplars" => text(&EXEMPLARS),
+        "budgets.fold.gauge" | "budgets.fold.up_down_counter" => "sum, avg, min, max, last, count".to_owned(),
+        "budgets.fold.summary" => "sum_and_count".to_owned(),
+        "budgets.fold.output_temporality" => "unchanged, cumulative, delta".to_owned(),
         _ => return None,
     })
 }

@@ -36,6 +36,8 @@ mod matchers;
 mod labels;
 // Objects are objects, never lists; words are strings.
 mod shape;
+// Measuring, and shares of budgets.
+mod budgets;
 // The document itself.
 mod plan;
 // Bytes to document, with the place of a mistake.
@@ -43,6 +45,7 @@ mod parse;
 // What one field cannot know: ranges and combinations.
 mod validate;
 
+pub use budgets::{BudgetFold, Budgets, Measure, MetricShare, NO_SHARE, Priority, TenantShare};
 pub use duration::DurationMs;
 pub use error::PlanError;
 pub use instant::InstantMs;

@@ -3,7 +3,7 @@
 //! Types only, with the defaults and the few questions that everybody asks of a plan. `docs/plan.md` explains each field with an
 //! example; [`crate::bounds`] holds the ranges; [`Plan::validate`] holds the rules that join fields.
 
-use crate::{DurationMs, HashKey, InstantMs, LabelMatch, Labels, MetricMatch, shape};
+use crate::{Budgets, DurationMs, HashKey, InstantMs, LabelMatch, Labels, Measure, MetricMatch, shape};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Resource attributes that an OTLP backend always stores on a series, as `job` and `instance`.
@@ -74,6 +74,12 @@ pub struct Plan {
     /// Bounds of memory.
     #[serde(default, deserialize_with = "shape::object")]
     pub limits: Limits,
+    /// How cardinality is measured. Left out, without budgets: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "shape::optional_object")]
+    pub measure: Option<Measure>,
+    /// How many series there may be, and what is done beyond that. Left out: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "shape::optional_object")]
+    pub budgets: Option<Budgets>,
     /// Tried in order; the first that matches a point decides. No match: the point passes untouched.
     #[serde(default, deserialize_with = "shape::objects")]
     #[cfg_attr(feature = "schema", schemars(length(max = 1000)))]
@@ -125,6 +131,10 @@ pub struct Tenant {
     #[serde(deserialize_with = "lower_cased")]
     #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 128)))]
     pub header: Option<String>,
+    /// Resource attribute that names the tenant, before the header; null: none does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 256)))]
+    pub resource_attribute: Option<String>,
     /// The tenant of requests without that header.
     #[cfg_attr(feature = "schema", schemars(length(max = 128)))]
     pub default: String,
@@ -165,6 +175,15 @@ pub struct Limits {
     /// Request bodies, after inflating; larger ones pass untouched.
     #[cfg_attr(feature = "schema", schemars(range(min = 1_024, max = 67_108_864)))]
     pub body_bytes_max: u32,
+    /// Series of all tenants that budgets admit or make. Per process; every worker remembers them.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 4_000_000)))]
+    pub active_series_max: u32,
+    /// Tenants that are told apart; those beyond share one budget.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 100_000)))]
+    pub tenants_max: u32,
+    /// What measuring takes, per worker: estimates of metrics and labels, and the streams of the current generation.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1_048_576, max = 536_870_912)))]
+    pub measure_bytes_max: u32,
 }
 
 /// One rule: which points, and what happens to them.
@@ -337,8 +356,19 @@ impl Plan {
 
     /// The longest time from the beginning of a window to its closing.
     pub fn longest_fold(&self) -> DurationMs {
-        let folds = self.rules.iter().flat_map(Rule::folds);
-        DurationMs(folds.map(|fold| fold.delay.0.saturating_add(fold.window.0)).max().unwrap_or(0))
+        let folds =
+            self.rules.iter().flat_map(Rule::folds).map(|fold| fold.delay.0.saturating_add(fold.window.0));
+        let budget = self.budgets.iter().map(|b| b.fold.delay.0.saturating_add(b.fold.window.0));
+        DurationMs(folds.chain(budget).max().unwrap_or(0))
+    }
+
+    /// The period over which cardinality is measured, where it is.
+    pub fn measured_over(&self) -> Option<DurationMs> {
+        match (&self.measure, &self.budgets) {
+            (Some(measure), _) => Some(measure.period),
+            (None, Some(_)) => Some(Measure::default().period),
+            (None, None) => None,
+        }
     }
 
     /// The shortest stream expiry that the rules allow: twice the longest delay + window, so that no stream is forgotten while
@@ -382,7 +412,7 @@ impl Rule {
 
 impl Default for Tenant {
     fn default() -> Tenant {
-        Tenant { header: Some("x-scope-orgid".to_owned()), default: String::new() }
+        Tenant { header: Some("x-scope-orgid".to_owned()), resource_attribute: None, default: String::new() }
     }
 }
 
@@ -399,6 +429,9 @@ impl Default for Limits {
             emission_bytes_max: 1 << 20,
             backlog_bytes_max: 32 << 20,
             body_bytes_max: 64 << 20,
+            active_series_max: 1_000_000,
+            tenants_max: 1_000,
+            measure_bytes_max: 64 << 20,
         }
     }
 }

@@ -4,8 +4,8 @@
 
 use crate::error::{quote, shorten};
 use crate::{
-    DurationMs, Fold, LabelMatch, LabelOp, Labels, Limits, Pipeline, Placement, Plan, PlanError, Rule,
-    Switch, bounds,
+    Budgets, DurationMs, Fold, LabelMatch, LabelOp, Labels, Limits, Pipeline, Placement, Plan, PlanError,
+    Rule, Switch, bounds,
 };
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -54,7 +54,16 @@ impl Plan {
         }
         number("shards", self.shards, &bounds::SHARDS)?;
         duration("first_sample_margin", self.first_sample_margin, &bounds::FIRST_SAMPLE_MARGIN_MS)?;
+        if let Some(key) = &self.tenant.resource_attribute {
+            label_key("tenant.resource_attribute", key)?;
+        }
         self.limits.validate().map_err(|error| error.under("limits"))?;
+        if let Some(measure) = &self.measure {
+            duration("measure.period", measure.period, &bounds::PERIOD_MS)?;
+        }
+        if let Some(budgets) = &self.budgets {
+            self.validate_budgets(budgets).map_err(|error| error.under("budgets"))?;
+        }
         self.validate_rules()?;
         self.validate_expiry()
     }
@@ -132,8 +141,66 @@ impl Plan {
         }
     }
 
+    /// Every share can be kept: none is named twice, none reserves more than it has, and what is reserved fits the process.
+    fn validate_budgets(&self, budgets: &Budgets) -> Checked {
+        let mut names = BTreeSet::new();
+        let mut reserved = 0_u64;
+        count("tenants", budgets.tenants.len())?;
+        for (index, share) in budgets.tenants.iter().enumerate() {
+            let at = |field: &str| format!("tenants[{index}].{field}");
+            if let Some(tenant) = &share.tenant {
+                text(&at("tenant"), tenant, 0, bounds::NAME_BYTES)?;
+            }
+            if !names.insert(share.tenant.as_deref()) {
+                let value = share.tenant.as_deref().map_or(String::new(), quote);
+                return Err(PlanError::of(
+                    at("tenant"),
+                    value,
+                    "each tenant once, and one entry without a tenant",
+                ));
+            }
+            number(&at("active_series"), share.active_series, &bounds::ACTIVE_SERIES)?;
+            if share.reserved > share.active_series {
+                let allowed = format!("0 to active_series, {}", share.active_series);
+                return Err(PlanError::of(at("reserved"), share.reserved.to_string(), allowed));
+            }
+            if share.tenant.is_some() {
+                reserved = reserved.saturating_add(u64::from(share.reserved));
+                if reserved > u64::from(self.limits.active_series_max) {
+                    let allowed = format!(
+                        "reserved parts of at most limits.active_series_max together, {}",
+                        self.limits.active_series_max
+                    );
+                    return Err(PlanError::of(at("reserved"), share.reserved.to_string(), allowed));
+                }
+            }
+        }
+        count("metrics", budgets.metrics.len())?;
+        for (index, share) in budgets.metrics.iter().enumerate() {
+            let at = |field: &str| format!("metrics[{index}].{field}");
+            if let Some(tenant) = &share.tenant {
+                text(&at("tenant"), tenant, 0, bounds::NAME_BYTES)?;
+            }
+            let (operation, name) = share.metric.parts();
+            let name_max = if operation == "glob" { bounds::PATTERN_BYTES } else { bounds::KEY_BYTES };
+            text(&at(&format!("metric.{operation}")), name, 1, name_max)?;
+            number(&at("active_series"), share.active_series, &bounds::ACTIVE_SERIES)?;
+        }
+        label_list("protected_labels", &budgets.protected_labels)?;
+        self.not_ours("protected_labels", &budgets.protected_labels)?;
+        duration("dwell", budgets.dwell, &bounds::DWELL_MS)?;
+        number("restore_below_percent", budgets.restore_below_percent, &bounds::RESTORE_PERCENT)?;
+        duration("switch_lead", budgets.switch_lead, &bounds::SWITCH_LEAD_MS)?;
+        let no_labels = Labels::Drop { resource: Vec::new(), attributes: Vec::new() };
+        self.validate_windows(&budgets.fold.with(no_labels)).map_err(|error| error.under("fold"))
+    }
+
     fn validate_fold(&self, fold: &Fold) -> Checked {
         self.validate_labels(&fold.labels).map_err(|error| error.under("labels"))?;
+        self.validate_windows(fold)
+    }
+
+    fn validate_windows(&self, fold: &Fold) -> Checked {
         duration("window", fold.window, &bounds::WINDOW_MS)?;
         if let Some(offset) = fold.offset.filter(|offset| *offset >= fold.window) {
             let allowed = format!("0s to less than window, {}", fold.window);
@@ -217,8 +284,19 @@ impl Limits {
             let allowed = format!("at least emission_bytes_max, {}", self.emission_bytes_max);
             return Err(PlanError::of("backlog_bytes_max", self.backlog_bytes_max.to_string(), allowed));
         }
-        number("body_bytes_max", self.body_bytes_max, &bounds::BODY_BYTES)
+        number("body_bytes_max", self.body_bytes_max, &bounds::BODY_BYTES)?;
+        number("active_series_max", self.active_series_max, &bounds::ACTIVE_SERIES)?;
+        number("tenants_max", self.tenants_max, &bounds::TENANTS)?;
+        number("measure_bytes_max", self.measure_bytes_max, &bounds::MEASURE_BYTES)
     }
+}
+
+/// As many shares as a plan can give.
+fn count(field: &str, len: usize) -> Checked {
+    if len <= bounds::SHARES {
+        return Ok(());
+    }
+    Err(PlanError::of(field, format!("of {len} shares"), format!("at most {} shares", bounds::SHARES)))
 }
 
 /// A number within its range.

@@ -114,9 +114,9 @@ prop_compose! {
             schema: 1, version, hash_key: HashKey::from_bytes(key).unwrap_or_else(|| HashKey::from_hex(KEY).unwrap()), writer,
             clock: if event { Clock::Event } else { Clock::Wall }, placement: Placement::Gateway,
             mark_label: "Mark".to_owned(), writer_label: "Writer".to_owned(), promoted_resource_attributes: promoted,
-            tenant: Tenant { header, default }, sender_header, affinity: if event { Affinity::Checked } else { Affinity::Assumed }, shards, first_sample_margin: DurationMs(margin),
+            tenant: Tenant { header, resource_attribute: None, default }, sender_header, affinity: if event { Affinity::Checked } else { Affinity::Assumed }, shards, first_sample_margin: DurationMs(margin),
             stream_expiry: DurationMs::from_secs(86_400),
-            limits: Limits { streams_max, backlog_bytes_max, ..Limits::default() }, rules,
+            limits: Limits { streams_max, backlog_bytes_max, ..Limits::default() }, measure: None, budgets: None, rules,
         }
     }
 }
@@ -177,7 +177,11 @@ fn defaults() {
         mark_label: "phoenix_folded".to_owned(),
         writer_label: "phoenix_writer".to_owned(),
         promoted_resource_attributes: None,
-        tenant: Tenant { header: Some("x-scope-orgid".to_owned()), default: String::new() },
+        tenant: Tenant {
+            header: Some("x-scope-orgid".to_owned()),
+            resource_attribute: None,
+            default: String::new(),
+        },
         sender_header: None,
         affinity: Affinity::Assumed,
         shards: 1,
@@ -194,7 +198,12 @@ fn defaults() {
             emission_bytes_max: 1_048_576,
             backlog_bytes_max: 33_554_432,
             body_bytes_max: 67_108_864,
+            active_series_max: 1_000_000,
+            tenants_max: 1_000,
+            measure_bytes_max: 67_108_864,
         },
+        measure: None,
+        budgets: None,
         rules: vec![],
     };
     assert_eq!(plan, expected);

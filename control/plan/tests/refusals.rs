@@ -110,7 +110,7 @@ fn not_even_a_document() {
         ),
         (
             "{\"a b\":1}",
-            "plan refused: line 1 column 6: field \"a b\": allowed: no such field; known here: schema, version, hash_key, writer, clock, placement, mark_label, writer_label, promoted_resource_attributes, tenant, sender_header, affinity, shards, first_sample_margin, stream_expiry, limits, rules",
+            "plan refused: line 1 column 6: field \"a b\": allowed: no such field; known here: schema, version, hash_key, writer, clock, placement, mark_label, writer_label, promoted_resource_attributes, tenant, sender_header, affinity, shards, first_sample_margin, stream_expiry, limits, measure, budgets, rules",
         ),
     ];
     for (document, expected) in whole {

@@ -250,7 +250,7 @@ macro_rules! fields {
 fn tally(tally: &Tally) -> Value {
     fields!(
         Tally, tally, points, passed, recorded, watched, unaffine, marked, no_value, ahead, unfit, unfoldable,
-        unwritable;
+        unwritable, contained, undeclared, undecided;
     )
 }
 

@@ -4,6 +4,7 @@
 //! stream in it. Here every call gives a value, `None`/`false`, or the raw status. Only `dispatch_http_call` is the SDK's: it must
 //! know the token to find the context again, and it handles every status that Envoy gives.
 
+use phoenix_filter::shared::If;
 use std::ptr::{null, null_mut};
 
 /// Where a map of headers or trailers stands; numbers of proxy-wasm 0.2.1.
@@ -188,17 +189,6 @@ pub fn shared(key: &str) -> Option<(Vec<u8>, u32)> {
     // SAFETY: a live string and valid places for the results.
     let status = unsafe { proxy_get_shared_data(key.as_ptr(), key.len(), &mut data, &mut len, &mut cas) };
     (status == OK).then(|| (owned(data, len), cas))
-}
-
-/// On which condition a value is written.
-#[derive(Clone, Copy)]
-pub enum If {
-    /// Whatever is there.
-    Always,
-    /// Nobody has written since this compare-and-swap number was read.
-    Unchanged(u32),
-    /// There is no such key yet.
-    Absent,
 }
 
 /// Write a value, if. Envoy checks the number only for keys that exist, and takes 0 for no condition; so a number that is never

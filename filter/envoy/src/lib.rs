@@ -32,6 +32,7 @@ mod request;
 mod root;
 /// Emissions on their way to the upstream.
 mod sender;
+mod shared;
 /// What one worker knows.
 mod worker;
 

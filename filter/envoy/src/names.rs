@@ -51,3 +51,8 @@ pub fn workers() -> String {
 pub fn process() -> String {
     name("process")
 }
+
+/// What budgets share: the engine's own name for it.
+pub fn budgets(key: &str) -> String {
+    name(&format!("budgets/{key}"))
+}

@@ -4,8 +4,9 @@
 //! a heartbeat; a worker that finds it old takes the shard over in a new epoch. All reads and writes happen on a worker's first
 //! request and on ticks, never per request: shared data is one mutex for the whole process.
 
-use crate::host::{self, If};
+use crate::host;
 use crate::names;
+use phoenix_filter::shared::If;
 
 /// How often the owner writes a heartbeat, and the others look at it.
 pub const HEARTBEAT_EVERY_NS: u64 = 1_000_000_000;
@@ -120,6 +121,11 @@ pub fn number_worker() -> Option<u64> {
         }
     }
     None
+}
+
+/// Numbers given so far.
+pub fn workers() -> u64 {
+    host::shared(&names::workers()).map_or(0, |(bytes, _)| word(&bytes))
 }
 
 /// What the first worker of the process to serve a request wrote down.

@@ -6,10 +6,11 @@
 //! too: from when on cumulative sums may fold. Nothing here stands in the way of a request.
 
 use crate::config::Peers as Settings;
-use crate::host::{self, If};
+use crate::host;
 use crate::names;
 use crate::stats::{Stats, bump};
 use phoenix_filter::affinity::{Check, Report, Sample, Verdict};
+use phoenix_filter::shared::If;
 use phoenix_filter::units::UnixNanos;
 use proxy_wasm::hostcalls::dispatch_http_call;
 use std::time::Duration;

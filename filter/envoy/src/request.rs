@@ -140,7 +140,15 @@ impl Request {
             }
             if carried {
                 // Everything goes out raw after all.
-                let none = Tally { recorded: 0, watched: 0, unaffine: 0, marked: 0, no_value: 0, ..tally };
+                let none = Tally {
+                    recorded: 0,
+                    contained: 0,
+                    watched: 0,
+                    unaffine: 0,
+                    marked: 0,
+                    no_value: 0,
+                    ..tally
+                };
                 tally = Tally { passed: tally.points, ..none };
             }
         }

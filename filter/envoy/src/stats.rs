@@ -67,6 +67,18 @@ stats! {
     unfoldable: counter = "phoenix_unfoldable",
     /// Points whose labels cannot be written: passed.
     unwritable: counter = "phoenix_unwritable",
+    /// Recorded points of metrics that are beyond a budget.
+    contained: counter = "phoenix_contained",
+    /// Points outside every budget, since no fold is declared for their type: passed.
+    undeclared: counter = "phoenix_undeclared",
+    /// Points of streams about which budgets could not decide.
+    undecided: counter = "phoenix_undecided",
+    /// Raw streams that budgets have admitted, in this process.
+    admitted_series: gauge = "phoenix_admitted_series",
+    /// Folded series that budgets have made.
+    budget_series: gauge = "phoenix_budget_series",
+    /// Metrics that are beyond their budget now.
+    contained_metrics: gauge = "phoenix_contained_metrics",
     /// Points that passed with their records, because a switch is before or behind them.
     watched: counter = "phoenix_watched",
     /// Of the watched: cumulative sums that would fold, were affinity shown.
@@ -149,6 +161,9 @@ impl Stats {
             (&mut self.unfit, t.unfit),
             (&mut self.unfoldable, t.unfoldable),
             (&mut self.unwritable, t.unwritable),
+            (&mut self.contained, t.contained),
+            (&mut self.undeclared, t.undeclared),
+            (&mut self.undecided, t.undecided),
         ] {
             *a = a.saturating_add(b);
         }

@@ -9,7 +9,7 @@ use crate::ownership::{self, Claim, Look, Watchman};
 use crate::peers::{self, Peers};
 use crate::sender::Sender;
 use crate::stats::{Stats, bump};
-use crate::{host, names};
+use crate::{host, names, shared};
 use phoenix_filter::flow::Scratch;
 use phoenix_filter::ledger::Page;
 use phoenix_filter::owner::Owner;
@@ -92,6 +92,7 @@ impl Worker {
             let Some(config) = self.config.clone() else { return };
             let Some(number) = ownership::number_worker() else { return };
             self.number = number;
+            self.scratch.share(Rc::new(shared::Data), number);
             self.vm_id = host::property(&["plugin_vm_id"]).unwrap_or_default();
             let process = ownership::begin_process(now_ns, config.plan.plan.shards);
             // `node` is empty while a request is served (seen on Envoy 1.40); `xds.node` is not.
@@ -286,8 +287,26 @@ impl Worker {
             self.sender.send(owned.id, &mut owned.owner, &config, root, &mut self.stats, now_ns);
         }
         self.compare(&config, root, now_ns);
+        self.look_after_budgets(&config, now_ns);
         self.dismiss_drained();
         self.report();
+    }
+
+    /// Budgets: whoever folds shard 0 looks after the log for all.
+    fn look_after_budgets(&mut self, config: &Config, now_ns: u64) {
+        let leads = self.owned.iter().any(|o| o.claim.is_some() && o.shard == 0);
+        let measures = config.plan.plan.measured_over().is_some();
+        let Some(registry) = self.scratch.registry().filter(|_| measures) else { return };
+        registry.tick(&config.plan, leads, ownership::workers(), UnixNanos(now_ns));
+        let (mut admitted, mut series, mut contained) = (0_u64, 0_u64, 0_u64);
+        for metric in registry.state().metrics.values().filter(|_| leads) {
+            admitted = admitted.saturating_add(u64::from(metric.admitted));
+            series = series.saturating_add(u64::from(metric.folded));
+            contained = contained.saturating_add(u64::from(metric.is_contained()));
+        }
+        // Gauges are sums over workers, and all of these know the same: only one may show it.
+        let s = &mut self.stats;
+        (s.admitted_series, s.budget_series, s.contained_metrics) = (admitted, series, contained);
     }
 
     /// Compare streams with a peer, when it is time. Whoever folds shard 0 asks for the whole process.

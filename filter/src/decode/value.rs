@@ -99,6 +99,11 @@ pub enum AnyValue {
 }
 
 impl AnyValue {
+    /// The text of a string; empty for other kinds.
+    pub fn text(&self) -> Span {
+        if let AnyValue::Str(text) = self { *text } else { Span::EMPTY }
+    }
+
     /// Reads the message at `span`; of several scalar members of the oneof the last one wins.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use super::heads::Heads;
 use super::parts::Parts;
 use super::trail::{Known, Trail};
 use crate::decode::{Guess, KeyValue, Metric, Run, Scope};
-use crate::hash::{Domain, Identity};
+use crate::hash::{Domain, Hasher, Identity};
 use crate::identify::{self, ById};
 use crate::kind::Kind;
 use crate::limits::HEAD_BYTES_MAX;
@@ -195,12 +195,36 @@ impl Dictionary {
         Ok(Found { attributes_id: known.all, place })
     }
 
-    /// The identities of the attributes of a point.
+    /// What is known about the guess under a fold, if the point at hand has it: the caller says so by going on with [`Dictionary::pass_over`].
+    #[inline(always)]
+    pub fn expected(&self, fold: usize) -> Option<Known> {
+        self.trail.expected(fold)
+    }
+
+    /// The point at hand had what was guessed.
+    #[inline(always)]
+    pub fn pass_over(&mut self) {
+        self.trail.pass_over();
+    }
+
     fn known(&mut self, buf: &[u8], kept: &Kept<'_>, attributes: &Run) -> Result<Known, WireError> {
-        let (h, fold) = (&kept.plan.hasher, kept.fold.number);
+        let keeps = |key: &[u8]| kept.fold.labels.keeps_attribute(key);
+        self.known_under(buf, &kept.plan.hasher, kept.fold.number, keeps, attributes)
+    }
+
+    /// The identities of the attributes of a point under a fold; `keeps` says which of them it keeps.
+    pub fn known_under(
+        &mut self,
+        buf: &[u8],
+        h: &Hasher,
+        fold: usize,
+        keeps: impl Fn(&[u8]) -> bool,
+        attributes: &Run,
+    ) -> Result<Known, WireError> {
         let is_guessed = self.guessed == attributes.span && !attributes.span.is_empty();
+        // The trail goes on with this answer, whichever it is: the guess was one of before.
+        self.guessed = Span::EMPTY;
         if let Some(known) = self.trail.expected(fold).filter(|_| is_guessed) {
-            self.guessed = Span::EMPTY;
             self.trail.pass_over();
             return Ok(known);
         }
@@ -215,7 +239,7 @@ impl Dictionary {
             let (id, is_kept) = self.parts.get(field.span().bytes(buf), fold, || {
                 let kv = KeyValue::read(buf, field.span(), content)?;
                 let id = identify::attribute(h, Domain::Attribute, buf, &kv)?;
-                Ok((id, kept.fold.labels.keeps_attribute(kv.key.bytes(buf))))
+                Ok((id, keeps(kv.key.bytes(buf))))
             })?;
             known.all = known.all.plus(id);
             if is_kept {

@@ -3,6 +3,7 @@
 //! In: the span of a point, and the metric that the walk is in. Out: a [`Fate`], which the walk turns into an edit, and records in the
 //! messages of the shards. Refuses by passing, with a count of why: what no fold can take, what cannot be written, what is far ahead.
 
+use super::guard::Ruled;
 use super::kept::{Found, Kept};
 use super::{FlowError, Left, MetricScope, Walk, satisfies};
 use crate::amount::Number;
@@ -30,14 +31,21 @@ pub struct Fold<'a> {
     apart: bool,
 }
 
+impl<'a> Fold<'a> {
+    /// Every point, from the beginning.
+    pub fn plain(fold: &'a route::Fold) -> Fold<'a> {
+        Fold { fold, turn: None, carried: false, apart: false }
+    }
+}
+
 /// A point, read: what all kinds share, and the rest of a distribution.
-struct Seen {
-    point: NumberPoint,
+pub struct Seen {
+    pub point: NumberPoint,
     distribution: Option<DistributionPoint>,
 }
 
 /// The folds on both sides of a switch, where they take points of the kind at hand; else those pass.
-type Sides<'a> = (Option<&'a route::Fold>, Option<&'a route::Fold>);
+pub type Sides<'a> = (Option<&'a route::Fold>, Option<&'a route::Fold>);
 
 /// The course of a point of the kind at hand.
 #[derive(Clone, Copy)]
@@ -124,11 +132,13 @@ impl Walk<'_> {
         let point = &seen.point;
         let (buf, rendered) = (self.buf, &mut self.s.rendered);
         let has = |label: &LabelMatch| satisfies(buf, &point.attributes, label, rendered);
-        let Some(index) = self.s.candidates.rule(self.plan, has)? else { return Ok(Fate::Passes) };
+        let Some(index) = self.s.candidates.rule(self.plan, has)? else {
+            return self.unruled(&seen, within, Ruled::No);
+        };
         let plan = self.plan;
         let takes = |fold: &&route::Fold| fold.kind(within.intake, within.temporality).is_some();
         let course = match plan.course(index) {
-            Course::Pass => return Ok(Fate::Passes),
+            Course::Pass => return self.unruled(&seen, within, Ruled::Passes),
             Course::Fold(fold) => Some(fold).filter(takes).map(Way::Fold),
             Course::Switch(it) => {
                 let sides = (it.before.as_ref().filter(takes), it.after.as_ref().filter(takes));
@@ -137,7 +147,7 @@ impl Walk<'_> {
         };
         let Some(way) = course else {
             self.tally.unfoldable = self.tally.unfoldable.saturating_add(1);
-            return Ok(Fate::Passes);
+            return self.unruled(&seen, within, Ruled::Passes);
         };
         match way {
             way if self.affine_from.is_given() && within.temporality == Temporality::Cumulative => {
@@ -146,8 +156,9 @@ impl Walk<'_> {
             Way::Fold(fold) if point.is_stale() => self.ended(&seen, within, fold, None),
             Way::Fold(fold) => {
                 let Some(observation) = self.fit(&seen, within) else { return Ok(Fate::Passes) };
-                let by = Fold { fold, turn: None, carried: false, apart: false };
-                Ok(self.record(point, within, &by, observation)?.map_or(Fate::Passes, |_| Fate::Cut))
+                Ok(self
+                    .record(point, within, &Fold::plain(fold), observation)?
+                    .map_or(Fate::Passes, |_| Fate::Cut))
             }
             Way::Switch(switch, sides) => self.switched(&seen, within, switch, sides),
         }
@@ -229,7 +240,7 @@ impl Walk<'_> {
     }
 
     /// A point of a rule that switches.
-    fn switched(
+    pub fn switched(
         &mut self,
         seen: &Seen,
         within: &MetricScope<'_>,
@@ -325,7 +336,7 @@ impl Walk<'_> {
 
     /// A stale marker of a stream that folds: it leaves the batch, and the owner learns that the stream has ended. Where the raw
     /// series is still there, it is that series' own marker and passes.
-    fn ended(
+    pub fn ended(
         &mut self,
         seen: &Seen,
         within: &MetricScope<'_>,
@@ -373,7 +384,7 @@ impl Walk<'_> {
     }
 
     /// The record of a point that leaves the batch: counted. The stream that it is of, or `None` when its series cannot be written.
-    fn record(
+    pub fn record(
         &mut self,
         point: &NumberPoint,
         within: &MetricScope<'_>,
@@ -447,14 +458,14 @@ impl Walk<'_> {
             kind,
             output: by.fold.output(kind, within.temporality),
             bounds: self.s.atom.bounds(),
-            tenant: self.batch.tenant,
+            tenant: self.tenant,
             tenant_id: self.tenant_id,
         };
         Ok(self.s.dictionary.place(self.buf, &kept, &point.attributes, &mut self.s.writers)?)
     }
 
     /// The point as something that can be folded, or `None` and a count of why not.
-    fn fit(&mut self, seen: &Seen, within: &MetricScope<'_>) -> Option<Observation> {
+    pub fn fit(&mut self, seen: &Seen, within: &MetricScope<'_>) -> Option<Observation> {
         let point = &seen.point;
         if UnixNanos(point.time_ns) > self.ahead_after {
             self.tally.ahead = self.tally.ahead.saturating_add(1);

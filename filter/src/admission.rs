@@ -1,0 +1,317 @@
+//! Budgets, enforced: which streams go out raw, which fold, and when raw ones come back.
+//!
+//! In: streams that a worker sees, the plan's shares, shared data. Out: for each stream its standing, the same on every worker of the process
+//! (DESIGN §5). What is known costs a look into a table; what is new costs a read of the log's tail, and all that is new in a batch is decided
+//! about together ([`decide`]). Nothing here ever discards a point: what may not be raw folds.
+//!
+//! ```text
+//! points ── known? ──┬── raw ──▶ passes
+//!                    ├── folded ──▶ record, under the fold of its level
+//!                    └── new ──▶ census of the batch ──▶ decide ──▶ log (shared data) ──▶ state of every worker
+//! tick ── seen, need ──▶ shared data ──▶ whoever leads: forgets the silent, releases what needs no fold any more
+//! ```
+
+mod decide;
+mod entry;
+mod folds;
+mod log;
+mod state;
+mod upkeep;
+
+pub use decide::{Capacity, Census, Group, Hint, Hints, NewLabel, Newcomer, folded, slack};
+pub use entry::{Entry, Place};
+pub use folds::{Level, Name, is_foldable, is_protected};
+pub use state::{ALL_LABELS, ByHalf, Known, Metric, Standing, State, seconds, whole_seconds};
+
+use crate::hash::Domain;
+use crate::limits::METRICS_MAX;
+use crate::measure::{GENERATIONS, Measure};
+use crate::route::Compiled;
+use crate::shared::{If, Shared};
+use crate::units::UnixNanos;
+use folds::Folds;
+use log::Log;
+use phoenix_plan::{Budgets, TenantShare};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+/// Decisions that are remembered for reports.
+const DECISIONS_MAX: usize = 256;
+
+/// Something that this worker decided, or learnt from the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Metric, by half of its identity.
+    pub metric: u64,
+    /// When.
+    pub at: UnixNanos,
+    /// What was done.
+    pub what: What,
+    /// Labels that fold.
+    pub labels: Vec<String>,
+    /// Series of the metric then, raw and folded, and its share.
+    pub series: u32,
+    /// … of which this many may be.
+    pub share: u32,
+    /// From when on, in event time.
+    pub effective: UnixNanos,
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// New streams fold.
+    Contained,
+    /// They fold on one more label.
+    Widened,
+    /// All streams will be raw again.
+    Released,
+}
+
+/// One worker's view of what is admitted.
+pub struct Registry {
+    shared: Rc<dyn Shared>,
+    log: Log,
+    /// What this worker measures.
+    pub measure: Measure,
+    folds: Folds,
+    names: ByHalf<Name>,
+    plan: Option<Rc<Compiled>>,
+    capacity: Capacity,
+    /// Number of this worker.
+    worker: u64,
+    /// When the log of this process began.
+    began: UnixNanos,
+    generation: u64,
+    upkeep: upkeep::Upkeep,
+    decisions: VecDeque<Decision>,
+    /// Streams about which nothing could be decided.
+    pub undecided: u64,
+}
+
+impl Registry {
+    /// A worker's view of what is in `shared`.
+    pub fn new(shared: Rc<dyn Shared>, worker: u64) -> Registry {
+        Registry {
+            shared,
+            log: Log::default(),
+            measure: Measure::default(),
+            folds: Folds::default(),
+            names: ByHalf::default(),
+            plan: None,
+            capacity: Capacity::default(),
+            worker,
+            began: UnixNanos(0),
+            generation: 0,
+            upkeep: upkeep::Upkeep::default(),
+            decisions: VecDeque::new(),
+            undecided: 0,
+        }
+    }
+
+    /// A batch comes in, or a tick: under which plan, and in which generation?
+    pub fn begin(&mut self, plan: &Rc<Compiled>, now: UnixNanos) {
+        let period_ns = plan.plan.measured_over().map_or(u64::MAX, |period| period.as_nanos());
+        let third_ns = period_ns.checked_div(GENERATIONS as u64).unwrap_or(0);
+        let generation = now.0.checked_div(third_ns).unwrap_or(0);
+        if !self.plan.as_ref().is_some_and(|known| Rc::ptr_eq(known, plan)) {
+            self.adopt(plan, now);
+        }
+        if generation > self.generation {
+            // By eight bits of age nothing may look young again.
+            let turns = generation.saturating_sub(self.generation);
+            if turns >= u64::from(state::UNSEEN) {
+                let now8 = low8(generation).wrapping_sub(state::UNSEEN);
+                self.log.state.series.values_mut().for_each(|known| known.seen = now8);
+            } else {
+                let now8 = low8(generation);
+                for known in self.log.state.series.values_mut() {
+                    if now8.wrapping_sub(known.seen) > state::UNSEEN {
+                        known.seen = now8.wrapping_sub(state::UNSEEN);
+                    }
+                }
+            }
+            self.generation = generation;
+            self.measure.turn(generation);
+        }
+    }
+
+    fn adopt(&mut self, plan: &Rc<Compiled>, now: UnixNanos) {
+        let key = plan.key;
+        if self.plan.as_ref().is_none_or(|known| known.key != key) {
+            // Under another key every stream is a stranger, and the log is another one.
+            self.log = Log::new(key);
+            self.names.clear();
+            self.measure = Measure::default();
+            self.generation = 0;
+        }
+        let began = format!("log/{key:x}/began");
+        self.shared.set(&began, &now.0.to_le_bytes(), If::Absent);
+        let known = self.shared.get(&began).and_then(|(bytes, _)| bytes.first_chunk().copied());
+        self.began = known.map_or(now, |bytes| UnixNanos(u64::from_le_bytes(bytes)));
+        let limits = &plan.plan.limits;
+        self.measure.set_max(usize::try_from(limits.measure_bytes_max).unwrap_or(usize::MAX));
+        let named = plan.plan.budgets.iter().flat_map(|budgets| &budgets.tenants);
+        let reserved = named.filter_map(|share| {
+            let name = share.tenant.as_ref().filter(|_| share.reserved > 0)?;
+            Some((plan.hasher.pair(Domain::Tenant, name.as_bytes(), b"").low(), share.reserved))
+        });
+        self.capacity = Capacity { series_max: limits.active_series_max, reserved: reserved.collect() };
+        self.folds.clear();
+        self.plan = Some(plan.clone());
+    }
+
+    /// Number of the current generation.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// What the log has come to, as far as it was read.
+    pub fn state(&self) -> &State {
+        &self.log.state
+    }
+
+    /// The standing of a series, if it is known. The flag says that this worker sees it for the first time in this generation.
+    #[inline]
+    pub fn look(&mut self, series: u64) -> Option<(Standing, bool)> {
+        let now = low8(self.generation);
+        let known = self.log.state.series.get_mut(&series)?;
+        let is_first = known.seen != now;
+        known.seen = now;
+        Some((known.standing, is_first))
+    }
+
+    /// Is this stream raw, and known to be so in this generation?
+    #[inline]
+    pub fn is_raw_again(&self, series: u64) -> bool {
+        let now = low8(self.generation);
+        let known = self.log.state.series.get(&series);
+        known.is_some_and(|known| known.seen == now && known.standing == Standing::Raw)
+    }
+
+    /// Is a tenant told apart from others? With too many of them it is not.
+    pub fn tenant(&self, plan: &Compiled, tenant: u64) -> u64 {
+        let tenants = &self.log.state.tenants;
+        let max = usize::try_from(plan.plan.limits.tenants_max).unwrap_or(usize::MAX);
+        if tenants.len() < max || tenants.contains_key(&tenant) {
+            return tenant;
+        }
+        plan.hasher.pair(Domain::Tenant, b"", b"other tenants").low()
+    }
+
+    /// Is a metric told apart from others of its tenant? With too many of them it is not; the flag says so.
+    pub fn metric(&self, plan: &Compiled, tenant: u64, metric: u64) -> (u64, bool) {
+        let metrics = &self.log.state.metrics;
+        if metrics.len() < METRICS_MAX || metrics.contains_key(&metric) {
+            return (metric, false);
+        }
+        (plan.hasher.pair(Domain::Metric, &tenant.to_le_bytes(), b"other metrics").low(), true)
+    }
+
+    /// Decide about the new streams of a batch. `name` finds the name of a label by its half.
+    pub fn decide(&mut self, census: &Census, now: UnixNanos, name: impl Fn(u64) -> Option<Name>) {
+        let now_s = whole_seconds(now);
+        let (shared, measure, capacity) = (self.shared.clone(), &self.measure, &self.capacity);
+        let (names, prefix) = (&mut self.names, self.log.prefix());
+        let mut decided = Vec::new();
+        let done = self.log.append(&*shared, low8(self.generation), |state| {
+            let mut entries = decide::decide(state, census, capacity, measure, now_s);
+            // A name is there before anybody can need it.
+            for entry in &entries {
+                if let Entry::Contain { label, .. } = entry
+                    && *label != ALL_LABELS
+                    && !names.contains_key(label)
+                    && let Some(name) = name(*label)
+                {
+                    let mut value = vec![u8::from(name.is_resource)];
+                    value.extend_from_slice(name.key.as_bytes());
+                    shared.set(&label_key(&prefix, *label), &value, If::Absent);
+                    names.insert(*label, name);
+                }
+            }
+            let contains = entries.iter().filter(|entry| matches!(entry, Entry::Contain { .. }));
+            decided = contains.copied().collect();
+            if entries.iter().all(|entry| matches!(entry, Entry::Metric { .. })) {
+                // Nothing but a name for a metric that needs none yet.
+                entries.clear();
+            }
+            entries
+        });
+        if !done {
+            self.undecided = self.undecided.saturating_add(1);
+        }
+        for entry in decided {
+            let Entry::Contain { metric, level, .. } = entry else { continue };
+            let share = census.groups.iter().find(|g| g.metric == metric).map_or(0, |g| g.share);
+            let what = if level == 1 { What::Contained } else { What::Widened };
+            self.remember(metric, what, now, now, share);
+        }
+    }
+
+    fn remember(&mut self, metric: u64, what: What, at: UnixNanos, effective: UnixNanos, share: u32) {
+        let Some(it) = self.log.state.metrics.get(&metric) else { return };
+        let series = it.series();
+        let label = |label: &u64| match self.names.get(label) {
+            Some(name) => name.key.clone(),
+            None => "(all that are not protected)".to_owned(),
+        };
+        let labels = it.levels.iter().map(label).collect();
+        if self.decisions.len() >= DECISIONS_MAX {
+            self.decisions.pop_front();
+        }
+        self.decisions.push_back(Decision { metric, at, what, labels, series, share, effective });
+    }
+
+    /// The last decisions of this worker about a metric, oldest first.
+    pub fn decisions(&self, metric: u64) -> impl Iterator<Item = &Decision> {
+        self.decisions.iter().filter(move |decision| decision.metric == metric)
+    }
+
+    /// The folds of a contained metric, level by level.
+    pub fn levels(&mut self, plan: &Compiled, budgets: &Budgets, metric: u64) -> Vec<Rc<Level>> {
+        let Some(it) = self.log.state.metrics.get(&metric) else { return Vec::new() };
+        if !it.has_levels() {
+            return Vec::new();
+        }
+        let prefix = self.log.prefix();
+        for label in it.levels.iter().filter(|label| **label != ALL_LABELS) {
+            if self.names.contains_key(label) {
+                continue;
+            }
+            let value = self.shared.get(&label_key(&prefix, *label));
+            if let Some((is_resource, key)) = value.as_ref().and_then(|(bytes, _)| bytes.split_first())
+                && let Ok(key) = core::str::from_utf8(key)
+            {
+                self.names.insert(*label, Name { is_resource: *is_resource != 0, key: key.to_owned() });
+            }
+        }
+        let since = if it.forgot_s == 0 { self.began } else { self.began.max(seconds(it.forgot_s)) };
+        let (levels, released) = (it.levels.clone(), it.released_at());
+        let (folds, names) = (&mut self.folds, &self.names);
+        let level = |n| folds.level(plan, budgets, names, levels.get(..n)?, since, released);
+        (1..=levels.len()).filter_map(level).collect()
+    }
+
+    /// Shares of a metric.
+    pub fn share(budgets: &Budgets, tenant: &[u8], metric: &[u8]) -> (u32, TenantShare) {
+        let tenant_share = budgets.tenant(tenant).clone();
+        let share = budgets.metric(tenant, metric).unwrap_or(u32::MAX).min(tenant_share.active_series);
+        (share, tenant_share)
+    }
+
+    /// Bytes that it takes, about.
+    pub fn heap_bytes(&self) -> usize {
+        self.log.state.heap_bytes().saturating_add(self.measure.heap_bytes())
+    }
+}
+
+/// Where the name of a label is.
+fn label_key(prefix: &str, label: u64) -> String {
+    format!("{prefix}label/{label:x}")
+}
+
+/// A generation by its last eight bits.
+#[allow(clippy::cast_possible_truncation)] // The last bits are meant.
+fn low8(generation: u64) -> u8 {
+    generation as u8
+}

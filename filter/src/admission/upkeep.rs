@@ -1,0 +1,357 @@
+//! What time does to the log: the silent are forgotten, and metrics that need no fold any more are released.
+//!
+//! Each worker says once a generation which series it saw in the last ones, and once a second how many streams it sees of metrics that are
+//! contained. One worker leads (in Envoy whoever folds shard 0): once all have spoken it begins the log anew without what nobody saw for a
+//! period, and releases a metric whose need has been below the plan's part of its share, a dwell after its last change at the earliest.
+//! Should a worker hang, nothing is forgotten until it speaks again; should the leader, until there is another.
+
+use super::entry::{Entry, Place};
+use super::state::{Metric, Standing, State, seconds, whole_seconds};
+use super::{Decision, Registry, What, low8};
+use crate::measure::GENERATIONS;
+use crate::route::Compiled;
+use crate::shared::{If, Shared};
+use crate::sketch::Distinct;
+use crate::units::UnixNanos;
+use phoenix_plan::Budgets;
+use std::rc::Rc;
+
+/// How often need is said, and looked at.
+const EVERY_NS: u64 = 1_000_000_000;
+
+/// Where a worker is in it.
+#[derive(Default)]
+pub struct Upkeep {
+    /// The last generation of which this worker has said what it saw.
+    said: Option<(u64, Place)>,
+    /// The last generation that began with a look at the whole log.
+    led: u64,
+    looked_at: UnixNanos,
+    /// Turns of the log for which decisions of others were noted.
+    noted: u64,
+}
+
+/// What a worker saw: a bit for each number of the log.
+struct Seen {
+    bits: Vec<u8>,
+}
+
+impl Seen {
+    fn write(state: &State, place: Place, generation: u64) -> Vec<u8> {
+        let mut out = place.to_vec();
+        out.extend_from_slice(&generation.to_le_bytes());
+        let bytes = usize::try_from(state.numbered.div_ceil(8)).unwrap_or(0);
+        let mut bits = vec![0_u8; bytes];
+        for known in state.series.values() {
+            let age = low8(generation).wrapping_sub(known.seen);
+            if usize::from(age) <= GENERATIONS
+                && let Some(byte) = bits.get_mut(known.number as usize / 8)
+            {
+                *byte |= 1 << (known.number % 8);
+            }
+        }
+        out.extend_from_slice(&bits);
+        out
+    }
+
+    /// None: it is of another log, or of another generation.
+    fn read(bytes: &[u8], place: Place, generation: u64) -> Option<Seen> {
+        let theirs = Place::read(bytes)?;
+        let (number, bits) = bytes.get(16..)?.split_first_chunk::<8>()?;
+        (theirs == place && u64::from_le_bytes(*number) == generation).then(|| Seen { bits: bits.to_vec() })
+    }
+
+    fn merge(&mut self, other: &Seen) {
+        if self.bits.len() < other.bits.len() {
+            self.bits.resize(other.bits.len(), 0);
+        }
+        self.bits.iter_mut().zip(&other.bits).for_each(|(mine, theirs)| *mine |= theirs);
+    }
+
+    /// What came after the bits were written is alive.
+    fn has(&self, number: u32) -> bool {
+        self.bits.get(number as usize / 8).is_none_or(|byte| byte >> (number % 8) & 1 == 1)
+    }
+}
+
+/// What a worker says about a metric that is contained.
+struct Need {
+    share: u32,
+    tenant_share: u32,
+    active: Distinct,
+}
+
+impl Need {
+    fn write(&self, generation: u64) -> Vec<u8> {
+        let mut out = generation.to_le_bytes().to_vec();
+        out.extend_from_slice(&self.share.to_le_bytes());
+        out.extend_from_slice(&self.tenant_share.to_le_bytes());
+        self.active.encode(&mut out);
+        out
+    }
+
+    fn read(bytes: &[u8], generation: u64) -> Option<Need> {
+        let (theirs, rest) = bytes.split_first_chunk::<8>()?;
+        let (share, rest) = rest.split_first_chunk::<4>()?;
+        let (tenant_share, rest) = rest.split_first_chunk::<4>()?;
+        // Of the generation before: that worker has had no tick since this one began.
+        let is_new = u64::from_le_bytes(*theirs).saturating_add(1) >= generation;
+        let (share, tenant_share) = (u32::from_le_bytes(*share), u32::from_le_bytes(*tenant_share));
+        is_new.then(|| Distinct::decode(rest).ok()).flatten().map(|active| Need {
+            share,
+            tenant_share,
+            active,
+        })
+    }
+}
+
+impl Registry {
+    /// The clock went on. `leads`: this worker looks after the log, for `workers` of them, numbered from 1.
+    pub fn tick(&mut self, plan: &Rc<Compiled>, leads: bool, workers: u64, now: UnixNanos) {
+        self.begin(plan, now);
+        let Some(budgets) = &plan.plan.budgets else { return };
+        let shared = self.shared.clone();
+        self.log.sync(&*shared, low8(self.generation));
+        self.note_turns(budgets, now);
+        self.say_seen(&*shared);
+        let due = now.0.abs_diff(self.upkeep.looked_at.0) >= EVERY_NS;
+        if due {
+            self.upkeep.looked_at = now;
+            self.say_need(budgets, &*shared);
+        }
+        if leads {
+            self.forget(plan, &*shared, workers, now);
+            if due {
+                self.release(budgets, &*shared, workers, now);
+            }
+        }
+    }
+
+    /// Others decide as well: what this worker knows by name is remembered for its reports.
+    fn note_turns(&mut self, budgets: &Budgets, now: UnixNanos) {
+        let turns = self.log.state.turns;
+        if core::mem::replace(&mut self.upkeep.noted, turns) == turns {
+            return;
+        }
+        let mut news = Vec::new();
+        for (id, it) in &self.log.state.metrics {
+            let Some(measured) = self.measure.metric(*id) else { continue };
+            let last = self.decisions(*id).last().map(|d| (d.what, d.labels.len()));
+            let what = match (it.levels.len(), it.released_s) {
+                (0, _) => continue,
+                (_, Some(_)) => What::Released,
+                (1, None) => What::Contained,
+                (_, None) => What::Widened,
+            };
+            if last != Some((what, it.levels.len())) {
+                let tenant =
+                    self.measure.tenants().find(|(id, _)| *id == measured.tenant).map(|(_, t)| &t.name);
+                let tenant: &[u8] = tenant.map_or(b"", |name| name);
+                let (share, _) = Registry::share(budgets, tenant, &measured.name);
+                let effective = it.released_at().unwrap_or(now);
+                news.push((*id, what, seconds(it.changed_s).min(now), effective, share));
+            }
+        }
+        for (id, what, at, effective, share) in news {
+            self.remember(id, what, at, effective, share);
+        }
+    }
+
+    /// Say once a generation which series came in the last ones.
+    fn say_seen(&mut self, shared: &dyn Shared) {
+        let now = (self.generation, self.log.place());
+        if self.upkeep.said == Some(now) {
+            return;
+        }
+        let value = Seen::write(&self.log.state, now.1, self.generation);
+        if shared.set(&self.seen_key(self.worker), &value, If::Always) {
+            self.upkeep.said = Some(now);
+        }
+    }
+
+    fn seen_key(&self, worker: u64) -> String {
+        format!("{}seen/{worker}", self.log.prefix())
+    }
+
+    fn need_key(&self, metric: u64, worker: u64) -> String {
+        format!("{}need/{metric:x}/{worker}", self.log.prefix())
+    }
+
+    /// Say how many streams there are of what is contained.
+    fn say_need(&self, budgets: &Budgets, shared: &dyn Shared) {
+        for (id, it) in self.log.state.metrics.iter().filter(|(_, it)| it.is_contained()) {
+            let Some(measured) = self.measure.metric(*id) else { continue };
+            let tenant = self.measure.tenants().find(|(id, _)| *id == it.tenant).map(|(_, t)| &t.name);
+            let tenant: &[u8] = tenant.map_or(b"", |name| name);
+            let (share, tenant_share) = Registry::share(budgets, tenant, &measured.name);
+            let tenant_share = tenant_share.active_series;
+            let need = Need { share, tenant_share, active: measured.active.union() };
+            shared.set(&self.need_key(*id, self.worker), &need.write(self.generation), If::Always);
+        }
+    }
+
+    /// Begin the log anew without what nobody has seen for a period, once all workers have said what they saw.
+    fn forget(&mut self, plan: &Compiled, shared: &dyn Shared, workers: u64, now: UnixNanos) {
+        if self.upkeep.led == self.generation {
+            return;
+        }
+        let place = self.log.place();
+        let mut seen = Seen { bits: Vec::new() };
+        for worker in 1..=workers {
+            let value = shared.get(&self.seen_key(worker));
+            let Some(theirs) = value.and_then(|(bytes, _)| Seen::read(&bytes, place, self.generation)) else {
+                return;
+            };
+            seen.merge(&theirs);
+        }
+        let expiry_ns = plan.plan.stream_expiry.as_nanos();
+        let period_ns = plan.plan.measured_over().map_or(0, |period| period.as_nanos());
+        let forgot_s = whole_seconds(now.minus(period_ns));
+        let generation = low8(self.generation);
+        let is_over = |it: &Metric| it.released_at().is_some_and(|at| now > at.plus(expiry_ns));
+        let dead = |known: &super::Known| !seen.has(known.number);
+        let nothing = self.log.state.series.values().all(|known| !dead(known))
+            && !self.log.state.metrics.values().any(is_over);
+        if nothing {
+            self.upkeep.led = self.generation;
+            return;
+        }
+        let done = self
+            .log
+            .compact(shared, self.worker, generation, |state| kept(state, &dead, &is_over, forgot_s, now));
+        if done {
+            self.upkeep.led = self.generation;
+        }
+    }
+
+    /// Release what needs no fold any more.
+    fn release(&mut self, budgets: &Budgets, shared: &dyn Shared, workers: u64, now: UnixNanos) {
+        let percent = f64::from(budgets.restore_below_percent) / 100.0;
+        let contained: Vec<u64> =
+            self.log.state.metrics.iter().filter(|(_, it)| it.is_contained()).map(|(id, _)| *id).collect();
+        for metric in contained {
+            let Some(it) = self.log.state.metrics.get(&metric) else { continue };
+            if now < seconds(it.changed_s).plus(budgets.dwell.as_nanos()) {
+                continue;
+            }
+            let mut active = Distinct::new();
+            let (mut share, mut tenant_share, mut said) = (u32::MAX, u32::MAX, false);
+            for worker in 1..=workers {
+                let value = shared.get(&self.need_key(metric, worker));
+                if let Some(need) = value.and_then(|(bytes, _)| Need::read(&bytes, self.generation)) {
+                    active.merge(&need.active);
+                    share = share.min(need.share);
+                    tenant_share = tenant_share.min(need.tenant_share);
+                    said = true;
+                }
+            }
+            let series = it.series();
+            let of_tenant = self.log.state.tenants.get(&it.tenant).copied().unwrap_or(0);
+            let need = active.estimate();
+            let others = f64::from(of_tenant.saturating_sub(series));
+            let fits =
+                need <= percent * f64::from(share) && others + need <= percent * f64::from(tenant_share);
+            // A metric that nobody has seen for a period needs nothing.
+            if said && !fits {
+                continue;
+            }
+            let at = now.plus(budgets.switch_lead.as_nanos());
+            let (at_s, said_s) = (whole_seconds(at), whole_seconds(now));
+            let done = self.log.append(shared, low8(self.generation), |state| {
+                let still = state.metrics.get(&metric).is_some_and(Metric::is_contained);
+                if still { vec![Entry::Release { metric, at_s, said_s }] } else { Vec::new() }
+            });
+            if done {
+                self.remember(metric, What::Released, now, seconds(at_s), share);
+            }
+        }
+    }
+}
+
+/// What a log that begins anew says: everything but the dead, in the order of the old one.
+fn kept(
+    state: &State,
+    dead: &dyn Fn(&super::Known) -> bool,
+    is_over: &dyn Fn(&Metric) -> bool,
+    forgot_s: u32,
+    now: UnixNanos,
+) -> Vec<Entry> {
+    let mut alive: Vec<(u64, &super::Known, u64)> = Vec::new();
+    let mut metrics: Vec<(&u64, &Metric)> = state.metrics.iter().collect();
+    metrics.sort_unstable_by_key(|(id, _)| **id);
+    let mut lost: Vec<u64> = Vec::new();
+    for (series, known) in &state.series {
+        if dead(known) {
+            if !matches!(known.standing, Standing::Folded(_)) {
+                lost.push(known.metric);
+            }
+        } else {
+            alive.push((*series, known, known.metric));
+        }
+    }
+    alive.sort_unstable_by_key(|(_, known, _)| known.number);
+    lost.sort_unstable();
+    lost.dedup();
+    let mut out = Vec::with_capacity(alive.len().saturating_add(metrics.len()));
+    for (id, it) in metrics {
+        let has_lost = lost.binary_search(id).is_ok();
+        let is_empty = !it.has_levels() && alive.iter().all(|(_, _, metric)| metric != id);
+        if is_empty {
+            continue;
+        }
+        out.push(Entry::Metric { metric: *id, tenant: it.tenant });
+        if has_lost || it.forgot_s > 0 {
+            let at_s = if has_lost { forgot_s } else { it.forgot_s };
+            out.push(Entry::Forgot { metric: *id, at_s });
+        }
+        if is_over(it) {
+            continue;
+        }
+        for (level, label) in (1_u8..).zip(&it.levels) {
+            out.push(Entry::Contain { metric: *id, label: *label, level, at_s: it.changed_s });
+        }
+        if let Some(at_s) = it.released_s {
+            out.push(Entry::Release { metric: *id, at_s, said_s: it.changed_s });
+        }
+    }
+    for (series, known, metric) in alive {
+        out.push(match known.standing {
+            Standing::Raw => Entry::Admit { series, metric },
+            Standing::Folded(level) => Entry::Folded { series, metric, level },
+            Standing::Comes(at_s)
+                if seconds(at_s) < now && state.metrics.get(&metric).is_none_or(is_over) =>
+            {
+                Entry::Admit { series, metric }
+            }
+            Standing::Comes(at_s) => Entry::Promote { series, metric, at_s },
+            Standing::Leaves(_) => Entry::Admit { series, metric },
+        });
+        if let Standing::Leaves(at_s) = known.standing {
+            out.push(Entry::Demote { series, metric, at_s });
+        }
+    }
+    out
+}
+
+impl Decision {
+    /// The decision in a sentence.
+    pub fn sentence(&self) -> String {
+        let labels = self.labels.join(", ");
+        match self.what {
+            What::Contained => format!(
+                "{} of {} series are in use and a batch brought more than the rest: new streams fold on {labels}",
+                self.series, self.share
+            ),
+            What::Widened => format!(
+                "the folded series do not fit the share of {} either ({} are in use): new streams fold on {labels}",
+                self.share, self.series
+            ),
+            What::Released => format!(
+                "the need is below the share of {} again ({} series are in use): raw series are restored from {} on",
+                self.share,
+                self.series,
+                self.effective.0 / 1_000_000_000
+            ),
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! What stands between a point that no rule folds and the upstream: it is measured, and its metric may be beyond a budget.
+//!
+//! In: a point of a metric that passes. Out: its [`Fate`]. What is known to be raw passes by one look into a table; what is known to fold
+//! becomes a record under the fold of its level; what is new makes a [`census`](super::census) of the batch. Points under a rule with
+//! `full_fidelity` are measured and never folded; so are points of types for which no fold is declared, counted outside the budget.
+
+use super::points::{Fate, Fold, Seen};
+use super::{FlowError, MetricScope, ResourceScope, Walk};
+use crate::admission::{self, Level, Metric, NewLabel, Registry, Standing, folded};
+use crate::decode::{Run, UsualPoint};
+use crate::hash::{Domain, Hasher, Identity};
+use crate::identify;
+use crate::kind::Intake;
+use crate::measure::{Described, Label};
+use crate::record::Temporality;
+use crate::route::Course;
+use crate::units::UnixNanos;
+use crate::wire::{Span, WireError};
+use phoenix_plan::TenantShare;
+use std::rc::Rc;
+
+/// Under this number the attributes of passing points are remembered; folds count from 1.
+pub const PASS: usize = 0;
+/// Attributes of a point that a budget looks at; a point with more is one that it cannot decide about.
+pub const LABELS_MAX: u32 = 4_096;
+
+/// A promoted attribute of the resource.
+#[derive(Clone)]
+pub struct ResourceLabel {
+    pub label: NewLabel,
+    pub key: Span,
+    pub value: Span,
+}
+
+/// The promoted attributes of a resource, and the sum of their identities.
+#[derive(Clone, Default)]
+pub struct ResourceLabels {
+    pub all: Vec<ResourceLabel>,
+    pub id: Identity,
+}
+
+/// A level of a contained metric, and what its series share.
+struct GuardLevel {
+    level: Rc<Level>,
+    base: Identity,
+}
+
+/// What is known about the metric at hand.
+pub struct Guard {
+    /// A budget decides about its streams.
+    pub is_enforced: bool,
+    /// Metric and tenant, by halves of their identities.
+    pub metric: u64,
+    pub tenant: u64,
+    /// One of the metrics that are too many to be told apart.
+    pub is_other: bool,
+    /// Identity of its series but for their point attributes.
+    pub base: Identity,
+    pub share: u32,
+    pub tenant_share: TenantShare,
+    resource: Rc<ResourceLabels>,
+    kind: &'static str,
+    /// State of the log that the levels are of.
+    turns: Option<u64>,
+    levels: Vec<GuardLevel>,
+    released: Option<UnixNanos>,
+}
+
+/// Does a rule speak of these points?
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Ruled {
+    /// None does: budgets decide.
+    No,
+    /// One that lets them pass.
+    Passes,
+}
+
+impl Ruled {
+    /// Where the guard of such points is kept.
+    pub fn slot(self) -> usize {
+        usize::from(self == Ruled::Passes)
+    }
+}
+
+impl Guard {
+    /// What the short way needs.
+    #[inline]
+    pub fn quick(&self) -> (Identity, bool) {
+        (self.base, self.is_enforced)
+    }
+}
+
+impl Walk<'_> {
+    /// Is anything measured?
+    pub fn is_guarding(&self) -> bool {
+        self.s.registry.is_some() && self.plan.plan.measured_over().is_some()
+    }
+
+    /// The promoted attributes of the resource, read once.
+    pub fn resource_labels(&mut self, resource: &mut ResourceScope) -> Result<Rc<ResourceLabels>, WireError> {
+        if let Some(known) = &resource.labels {
+            return Ok(known.clone());
+        }
+        let (h, plan) = (&self.plan.hasher, &self.plan);
+        let mut out = ResourceLabels::default();
+        let mut it = resource.attributes.attributes(self.buf);
+        while let Some(kv) = it.next()? {
+            let key = kv.key.bytes(self.buf);
+            if !plan.plan.promotes_resource(key) {
+                continue;
+            }
+            let pair = identify::attribute(h, Domain::Resource, self.buf, &kv)?;
+            out.id = out.id.plus(pair);
+            let label = new_label(plan, key, true, pair);
+            out.all.push(ResourceLabel { label, key: kv.key, value: kv.value.text() });
+        }
+        let out = Rc::new(out);
+        resource.labels = Some(out.clone());
+        Ok(out)
+    }
+
+    /// What is known about a metric whose points pass.
+    pub fn guard(
+        &mut self,
+        name: &[u8],
+        base: Identity,
+        (intake, temporality): (Intake, Temporality),
+        ruled: Ruled,
+        resource: Rc<ResourceLabels>,
+    ) -> Option<Guard> {
+        let plan = self.plan;
+        let registry = self.s.registry.as_ref()?;
+        let h = &plan.hasher;
+        let tenant = registry.tenant(plan, self.tenant_id.low());
+        let metric = h.pair(Domain::Metric, &tenant.to_le_bytes(), name).low();
+        let (metric, is_other) = registry.metric(plan, tenant, metric);
+        let is_affine = temporality == Temporality::Delta || self.affine_from.0 != u64::MAX;
+        let takes = plan.budget_takes(intake, temporality);
+        let budgets = plan.plan.budgets.as_ref().filter(|_| ruled == Ruled::No && is_affine);
+        let (share, tenant_share) = match budgets {
+            Some(budgets) => Registry::share(budgets, self.tenant, name),
+            None => (u32::MAX, phoenix_plan::NO_SHARE),
+        };
+        Some(Guard {
+            is_enforced: budgets.is_some() && takes,
+            metric,
+            tenant,
+            is_other,
+            base: base.plus(resource.id),
+            share,
+            tenant_share,
+            resource,
+            kind: intake.word(temporality),
+            turns: None,
+            levels: Vec::new(),
+            released: None,
+        })
+    }
+
+    /// Bring the levels up to date with the log.
+    fn renew(&mut self, guard: &mut Guard) {
+        let (Some(registry), Some(budgets)) = (&mut self.s.registry, &self.plan.plan.budgets) else { return };
+        let turns = registry.state().turns;
+        if guard.turns == Some(turns) {
+            return;
+        }
+        guard.turns = Some(turns);
+        guard.released = registry.state().metrics.get(&guard.metric).and_then(Metric::released_at);
+        let levels = registry.levels(self.plan, budgets, guard.metric);
+        let (buf, resource, base) = (self.buf, guard.resource.clone(), guard.base);
+        let of = |level: Rc<Level>| {
+            let drops = |it: &&ResourceLabel| !level.fold.labels.keeps_resource(it.key.bytes(buf));
+            let base = resource.all.iter().filter(drops).fold(base, |id, it| id.minus(it.label.pair));
+            GuardLevel { base, level: level.clone() }
+        };
+        guard.levels = levels.into_iter().map(of).collect();
+    }
+
+    /// A number of which everything is known already: the short way, which decides nothing on its own.
+    #[inline(always)]
+    pub fn passes_again(&mut self, span: Span, (base, is_enforced): (Identity, bool)) -> bool {
+        if UsualPoint::read(self.buf, span, self.s.dictionary.guess()).is_none() {
+            return false;
+        }
+        let Some(known) = self.s.dictionary.expected(PASS) else { return false };
+        let Some(registry) = &mut self.s.registry else { return false };
+        let key = base.plus(known.all).low();
+        let passes = if is_enforced { registry.is_raw_again(key) } else { registry.measure.is_known(key) };
+        if passes {
+            self.s.dictionary.pass_over();
+        }
+        passes
+    }
+
+    /// A point that no rule folds.
+    pub fn unruled(
+        &mut self,
+        seen: &Seen,
+        within: &MetricScope<'_>,
+        ruled: Ruled,
+    ) -> Result<Fate, FlowError> {
+        let Some(resource) = &within.labels else { return Ok(Fate::Passes) };
+        let slot = ruled.slot();
+        let guard = self.guards.get_mut(slot).and_then(Option::take).or_else(|| {
+            let name = within.metric.name.bytes(self.buf);
+            self.guard(name, within.out, (within.intake, within.temporality), ruled, resource.clone())
+        });
+        let Some(mut guard) = guard else { return Ok(Fate::Passes) };
+        let fate = self.guarded(seen, within, &mut guard);
+        if let Some(slot) = self.guards.get_mut(slot) {
+            *slot = Some(guard);
+        }
+        fate
+    }
+
+    fn guarded(
+        &mut self,
+        seen: &Seen,
+        within: &MetricScope<'_>,
+        guard: &mut Guard,
+    ) -> Result<Fate, FlowError> {
+        let (buf, h) = (self.buf, &self.plan.hasher);
+        let attributes = seen.point.attributes;
+        let known = self.s.dictionary.known_under(buf, h, PASS, |_| true, &attributes)?;
+        let stream = guard.base.plus(known.all);
+        let Some(registry) = &mut self.s.registry else { return Ok(Fate::Passes) };
+        if !guard.is_enforced {
+            if registry.measure.is_new(stream.low()) {
+                self.measure(guard, within, stream, &attributes)?;
+            }
+            if self.plan.plan.budgets.is_some() && !self.plan.budget_takes(within.intake, within.temporality)
+            {
+                self.tally.undeclared = self.tally.undeclared.saturating_add(1);
+            }
+            return Ok(Fate::Passes);
+        }
+        for _ in 0..2 {
+            self.renew(guard);
+            let Some(registry) = &mut self.s.registry else { return Ok(Fate::Passes) };
+            if let Some((standing, is_first)) = registry.look(stream.low()) {
+                if is_first {
+                    self.measure(guard, within, stream, &attributes)?;
+                }
+                return self.stands(seen, within, guard, standing);
+            }
+            let before_release = guard.released.is_none_or(|at| UnixNanos(seen.point.time_ns) < at);
+            if before_release && let Some(level) = self.level_of(guard, &attributes)? {
+                self.measure_if_new(guard, within, stream, &attributes)?;
+                return self.beyond(seen, within, &level, None);
+            }
+            if seen.point.is_stale() {
+                return Ok(Fate::Passes);
+            }
+            if UnixNanos(seen.point.time_ns) > self.ahead_after {
+                self.tally.ahead = self.tally.ahead.saturating_add(1);
+                return Ok(Fate::Passes);
+            }
+            if attributes.count > LABELS_MAX || !self.may_decide() {
+                break;
+            }
+            self.census()?;
+            guard.turns = None;
+        }
+        self.tally.undecided = self.tally.undecided.saturating_add(1);
+        self.measure_if_new(guard, within, stream, &attributes)?;
+        match guard.levels.last().map(|it| it.level.clone()) {
+            Some(level) => self.beyond(seen, within, &level, None),
+            None => Ok(Fate::Passes),
+        }
+    }
+
+    /// The level under which a stream folds already.
+    fn level_of(&mut self, guard: &Guard, attributes: &Run) -> Result<Option<Rc<Level>>, FlowError> {
+        let (buf, h) = (self.buf, &self.plan.hasher);
+        for it in &guard.levels {
+            let fold = &it.level.fold;
+            let keeps = |key: &[u8]| fold.labels.keeps_attribute(key);
+            let kept = self.s.dictionary.known_under(buf, h, fold.number, keeps, attributes)?.kept;
+            let series = folded(it.base.plus(kept), &it.level.labels);
+            let standing = self.s.registry.as_mut().and_then(|registry| registry.look(series));
+            if matches!(standing, Some((Standing::Folded(_), _))) {
+                return Ok(Some(it.level.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A stream that is known by itself.
+    fn stands(
+        &mut self,
+        seen: &Seen,
+        within: &MetricScope<'_>,
+        guard: &Guard,
+        standing: Standing,
+    ) -> Result<Fate, FlowError> {
+        let Standing::Comes(at_s) = standing else { return Ok(Fate::Passes) };
+        let at = admission::seconds(at_s);
+        if guard.released != Some(at) {
+            return Ok(Fate::Passes);
+        }
+        match self.level_of(guard, &seen.point.attributes)? {
+            Some(level) => self.beyond(seen, within, &level, Some(at)),
+            None => Ok(Fate::Passes),
+        }
+    }
+
+    /// A point of a stream that is beyond a budget: it folds; around a release as a rule's switch says.
+    fn beyond(
+        &mut self,
+        seen: &Seen,
+        within: &MetricScope<'_>,
+        level: &Level,
+        comes: Option<UnixNanos>,
+    ) -> Result<Fate, FlowError> {
+        let recorded = self.tally.recorded;
+        let fate = match &level.switch {
+            Some(switch) => self.switched(seen, within, switch, (switch.before.as_ref(), None))?,
+            None if comes.is_some() => Fate::Passes,
+            None if seen.point.is_stale() => self.ended(seen, within, &level.fold, None)?,
+            None => match self.fit(seen, within) {
+                Some(observation) => {
+                    let by = Fold::plain(&level.fold);
+                    self.record(&seen.point, within, &by, observation)?.map_or(Fate::Passes, |_| Fate::Cut)
+                }
+                None => Fate::Passes,
+            },
+        };
+        let more = self.tally.recorded.saturating_sub(recorded);
+        self.tally.contained = self.tally.contained.saturating_add(more);
+        Ok(fate)
+    }
+
+    fn measure_if_new(
+        &mut self,
+        guard: &Guard,
+        within: &MetricScope<'_>,
+        stream: Identity,
+        attributes: &Run,
+    ) -> Result<(), FlowError> {
+        let is_new = self.s.registry.as_mut().is_some_and(|it| it.measure.is_new(stream.low()));
+        if is_new { self.measure(guard, within, stream, attributes) } else { Ok(()) }
+    }
+
+    /// The first point of a stream in this generation.
+    fn measure(
+        &mut self,
+        guard: &Guard,
+        within: &MetricScope<'_>,
+        stream: Identity,
+        attributes: &Run,
+    ) -> Result<(), FlowError> {
+        let (buf, plan) = (self.buf, self.plan);
+        let resource = guard.resource.all.iter().map(|it| Label {
+            id: it.label.id,
+            key: it.key.bytes(buf),
+            is_resource: true,
+            pair: it.label.pair,
+            value: it.value.bytes(buf),
+        });
+        let mut labels: Vec<Label<'_>> = resource.collect();
+        let mut it = attributes.attributes(buf);
+        while let Some(kv) = it.next()? {
+            if labels.len() >= LABELS_MAX as usize {
+                break;
+            }
+            let key = kv.key.bytes(buf);
+            let pair = identify::attribute(&plan.hasher, Domain::Attribute, buf, &kv)?;
+            let (id, value) = (label_id(&plan.hasher, key, false), kv.value.text().bytes(buf));
+            labels.push(Label { id, key, is_resource: false, pair, value });
+        }
+        let described = Described {
+            id: guard.metric,
+            tenant: (guard.tenant, self.tenant),
+            name: within.metric.name.bytes(buf),
+            kind: guard.kind,
+        };
+        if let Some(registry) = &mut self.s.registry {
+            registry.measure.add(&described, stream, &labels);
+        }
+        Ok(())
+    }
+
+    /// The one way of every point of the metric at hand, where that is to pass.
+    pub fn ruled(&self) -> Option<Ruled> {
+        if self.s.candidates.is_none() {
+            return Some(Ruled::No);
+        }
+        let only = self.s.candidates.only()?;
+        matches!(self.plan.course(only), Course::Pass).then_some(Ruled::Passes)
+    }
+}
+
+/// Half of the identity of a label's key.
+pub fn label_id(h: &Hasher, key: &[u8], is_resource: bool) -> u64 {
+    h.pair(Domain::Label, key, &[u8::from(is_resource)]).low() | 1
+}
+
+/// A label as a census knows it.
+pub fn new_label(plan: &crate::route::Compiled, key: &[u8], is_resource: bool, pair: Identity) -> NewLabel {
+    let (foldable, protected) = match &plan.plan.budgets {
+        Some(budgets) => (
+            admission::is_foldable(plan, budgets, key, is_resource),
+            admission::is_protected(plan, budgets, key, is_resource),
+        ),
+        None => (false, true),
+    };
+    let id = label_id(&plan.hasher, key, is_resource);
+    NewLabel { id, pair, is_foldable: foldable, is_protected: protected }
+}

@@ -1,0 +1,331 @@
+//! What makes the series of a tenant many: distinct streams of tenants and metrics, and of each label its values and what would be left
+//! without it.
+//!
+//! Over a sliding period, in generations of a third: what came in the current one or the two before is active. A stream is looked at once in
+//! a generation, however often it comes ([`Seen`]; what the log of admissions knows has that beside it). Growth is
+//! `estimate(union) − estimate(previous)`, never a difference of estimates of different streams (DESIGN §4).
+//!
+//! Memory: a metric takes what its streams take up to 2.7 KiB, a label up to 3.6 KiB, within the plan's bound; beyond that new metrics and
+//! labels are counted ([`Measure::unmeasured`]) and their tenant's estimate still holds. Error: [`Distinct`]'s, 2.3 %.
+
+mod seen;
+
+pub use seen::Seen;
+
+use crate::admission::{ByHalf, Hint, Hints};
+use crate::hash::Identity;
+use crate::sketch::{Distinct, Heavy};
+
+/// Generations of a period.
+pub const GENERATIONS: usize = 3;
+/// Labels of a metric that are measured; SDKs allow 128, and what has so many is not bounded by its 33rd.
+const LABELS_MAX: usize = 32;
+/// Example values of a label.
+const EXAMPLES: usize = 8;
+/// Labels with fewer values need no examples.
+const EXAMPLES_FROM: f64 = 16.0;
+/// Parts of the bound that the streams of a generation take at most.
+const SEEN_PART: usize = 8;
+/// Bytes of a metric beside its sketches, about.
+const METRIC_BYTES: usize = 400;
+
+/// A label of a stream.
+#[derive(Clone, Copy)]
+pub struct Label<'a> {
+    /// Half of the identity of its key.
+    pub id: u64,
+    /// Its key.
+    pub key: &'a [u8],
+    /// It is one of the resource.
+    pub is_resource: bool,
+    /// Identity of key and value.
+    pub pair: Identity,
+    /// Its value, where that is a string.
+    pub value: &'a [u8],
+}
+
+/// A metric, as a stream's first point of a generation describes it.
+#[derive(Clone, Copy)]
+pub struct Described<'a> {
+    /// Half of its identity.
+    pub id: u64,
+    /// Its tenant: half of the identity, and the name.
+    pub tenant: (u64, &'a [u8]),
+    /// Its name.
+    pub name: &'a [u8],
+    /// Its type, in a word.
+    pub kind: &'static str,
+}
+
+/// Distinct things by generation.
+pub struct Generations<const N: usize> {
+    /// The current one first.
+    by_age: [Distinct; N],
+}
+
+impl<const N: usize> Default for Generations<N> {
+    fn default() -> Generations<N> {
+        Generations { by_age: core::array::from_fn(|_| Distinct::new()) }
+    }
+}
+
+impl<const N: usize> Generations<N> {
+    fn insert(&mut self, hash: u64) {
+        if let Some(current) = self.by_age.first_mut() {
+            current.insert(hash);
+        }
+    }
+
+    fn turn(&mut self) {
+        self.by_age.rotate_right(1);
+        if let Some(current) = self.by_age.first_mut() {
+            current.clear();
+        }
+    }
+
+    /// All of the period.
+    pub fn union(&self) -> Distinct {
+        Self::merged(&self.by_age)
+    }
+
+    /// All but the current generation.
+    fn previous(&self) -> Distinct {
+        Self::merged(self.by_age.get(1..).unwrap_or_default())
+    }
+
+    fn merged(some: &[Distinct]) -> Distinct {
+        let mut all = Distinct::new();
+        some.iter().filter(|it| !it.is_empty()).for_each(|it| all.merge(it));
+        all
+    }
+
+    /// What the current generation added.
+    pub fn growth(&self) -> f64 {
+        (self.union().estimate() - self.previous().estimate()).max(0.0)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.by_age.iter().all(Distinct::is_empty)
+    }
+
+    fn heap_bytes(&self) -> usize {
+        self.by_age.iter().fold(0, |sum, it| sum.saturating_add(it.heap_bytes()))
+    }
+}
+
+/// A label of a metric.
+pub struct MeasuredLabel {
+    /// Half of the identity of its key.
+    pub id: u64,
+    /// Its key.
+    pub key: Box<[u8]>,
+    /// It is one of the resource.
+    pub is_resource: bool,
+    /// Its values.
+    pub values: Generations<2>,
+    /// The metric's series without it.
+    pub without: Generations<2>,
+    /// Values with the most streams, once there are many.
+    pub heavy: Option<Heavy>,
+    inserted: u32,
+}
+
+/// A metric of a tenant.
+pub struct MeasuredMetric {
+    /// Its tenant.
+    pub tenant: u64,
+    /// Its name.
+    pub name: Box<[u8]>,
+    /// Its type.
+    pub kind: &'static str,
+    /// Its streams.
+    pub active: Generations<GENERATIONS>,
+    /// Its labels.
+    pub labels: Vec<MeasuredLabel>,
+    /// Points since the process began.
+    pub points: u64,
+}
+
+/// A tenant.
+pub struct MeasuredTenant {
+    /// Its name.
+    pub name: Box<[u8]>,
+    /// Its streams.
+    pub active: Generations<GENERATIONS>,
+}
+
+/// Everything that one worker measures.
+#[derive(Default)]
+pub struct Measure {
+    generation: u64,
+    metrics: ByHalf<MeasuredMetric>,
+    tenants: ByHalf<MeasuredTenant>,
+    seen: Seen,
+    bytes_max: usize,
+    bytes: usize,
+    /// Streams of metrics or with labels for which there was no room.
+    pub unmeasured: u64,
+}
+
+impl Measure {
+    /// Bound the memory, in bytes.
+    pub fn set_max(&mut self, bytes_max: usize) {
+        self.bytes_max = bytes_max;
+        self.seen.set_max(bytes_max / SEEN_PART);
+    }
+
+    /// The number of the current generation.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// A generation begins, perhaps the same as before. A clock that was set back goes on with the current one.
+    pub fn turn(&mut self, generation: u64) {
+        let turns = generation.saturating_sub(self.generation).min(GENERATIONS as u64);
+        if turns == 0 {
+            return;
+        }
+        self.generation = generation;
+        self.seen.clear();
+        for _ in 0..turns {
+            self.tenants.values_mut().for_each(|it| it.active.turn());
+            for metric in self.metrics.values_mut() {
+                metric.active.turn();
+                for label in &mut metric.labels {
+                    label.values.turn();
+                    label.without.turn();
+                }
+                metric.labels.retain(|label| !label.values.is_empty());
+            }
+        }
+        self.metrics.retain(|_, it| !it.active.is_empty());
+        self.tenants.retain(|_, it| !it.active.is_empty());
+        self.bytes = self.metrics.values().map(bytes_of).fold(0, usize::saturating_add);
+    }
+
+    /// Does this stream come for the first time in this generation? For streams of which nobody else knows.
+    #[inline]
+    pub fn is_new(&mut self, stream: u64) -> bool {
+        self.seen.is_new(stream)
+    }
+
+    /// Did this stream come in this generation already?
+    #[inline]
+    pub fn is_known(&self, stream: u64) -> bool {
+        self.seen.has(stream)
+    }
+
+    /// A stream's first point of the generation.
+    pub fn add(&mut self, metric: &Described<'_>, stream: Identity, labels: &[Label<'_>]) {
+        let room = self.bytes < self.bytes_max.saturating_sub(self.seen.heap_bytes());
+        let hash = stream.low();
+        let (tenant, tenant_name) = metric.tenant;
+        if room || self.tenants.contains_key(&tenant) {
+            let it = self.tenants.entry(tenant).or_insert_with(|| MeasuredTenant {
+                name: tenant_name.into(),
+                active: Generations::default(),
+            });
+            it.active.insert(hash);
+        }
+        if !room && !self.metrics.contains_key(&metric.id) {
+            self.unmeasured = self.unmeasured.saturating_add(1);
+            return;
+        }
+        let it = self.metrics.entry(metric.id).or_insert_with(|| MeasuredMetric {
+            tenant,
+            name: metric.name.into(),
+            kind: metric.kind,
+            active: Generations::default(),
+            labels: Vec::new(),
+            points: 0,
+        });
+        let before = it.labels.len();
+        it.active.insert(hash);
+        for label in labels {
+            let at = it.labels.iter().position(|known| known.id == label.id).or_else(|| {
+                (room && it.labels.len() < LABELS_MAX).then(|| {
+                    it.labels.push(MeasuredLabel {
+                        id: label.id,
+                        key: label.key.into(),
+                        is_resource: label.is_resource,
+                        values: Generations::default(),
+                        without: Generations::default(),
+                        heavy: None,
+                        inserted: 0,
+                    });
+                    it.labels.len().saturating_sub(1)
+                })
+            });
+            let Some(known) = at.and_then(|at| it.labels.get_mut(at)) else {
+                self.unmeasured = self.unmeasured.saturating_add(1);
+                continue;
+            };
+            known.values.insert(label.pair.low());
+            known.without.insert(stream.minus(label.pair).low());
+            known.inserted = known.inserted.wrapping_add(1);
+            match &mut known.heavy {
+                Some(heavy) => heavy.add(label.pair.low(), 1, || label.value),
+                None if known.inserted & 15 == 0 && known.values.union().estimate() >= EXAMPLES_FROM => {
+                    known.heavy = Some(Heavy::new(EXAMPLES));
+                }
+                None => {}
+            }
+        }
+        let grown = it.labels.len().saturating_sub(before).saturating_mul(size_of::<MeasuredLabel>());
+        // Sketches grow as streams come; each stream is taken for its share of a sparse one, until the generation turns.
+        let about = labels.len().saturating_mul(16).saturating_add(8).min(256);
+        self.bytes = self.bytes.saturating_add(grown).saturating_add(if it.points == 0 { about } else { 0 });
+    }
+
+    /// Points of a metric.
+    pub fn count(&mut self, metric: u64, points: u64) {
+        if let Some(it) = self.metrics.get_mut(&metric) {
+            it.points = it.points.saturating_add(points);
+        }
+    }
+
+    /// A metric.
+    pub fn metric(&self, metric: u64) -> Option<&MeasuredMetric> {
+        self.metrics.get(&metric)
+    }
+
+    /// All metrics, by half of their identity.
+    pub fn metrics(&self) -> impl Iterator<Item = (u64, &MeasuredMetric)> {
+        self.metrics.iter().map(|(id, it)| (*id, it))
+    }
+
+    /// All tenants.
+    pub fn tenants(&self) -> impl Iterator<Item = (u64, &MeasuredTenant)> {
+        self.tenants.iter().map(|(id, it)| (*id, it))
+    }
+
+    /// Bytes that it takes, about.
+    pub fn heap_bytes(&self) -> usize {
+        self.metrics.values().map(bytes_of).fold(self.seen.heap_bytes(), usize::saturating_add)
+    }
+}
+
+fn bytes_of(it: &MeasuredMetric) -> usize {
+    let label = |label: &MeasuredLabel| {
+        let heavy = label.heavy.as_ref().map_or(0, Heavy::heap_bytes);
+        size_of::<MeasuredLabel>()
+            .saturating_add(label.values.heap_bytes())
+            .saturating_add(label.without.heap_bytes())
+            .saturating_add(heavy)
+    };
+    let labels = it.labels.iter().map(label).fold(0, usize::saturating_add);
+    METRIC_BYTES.saturating_add(labels).saturating_add(it.active.heap_bytes())
+}
+
+impl Hints for Measure {
+    fn without(&self, metric: u64, label: u64, new: &[u64]) -> Option<Hint> {
+        let label = self.metrics.get(&metric)?.labels.iter().find(|it| it.id == label)?;
+        let mut all = label.without.union();
+        let before = all.estimate();
+        new.iter().for_each(|hash| {
+            all.insert(*hash);
+        });
+        let all = all.estimate();
+        Some(Hint { new: (all - before).max(0.0), growth: label.without.growth(), all })
+    }
+}
