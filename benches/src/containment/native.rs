@@ -8,7 +8,7 @@ use anyhow::anyhow;
 use phoenix_filter::body::Framing;
 use phoenix_filter::emit::Answer;
 use phoenix_filter::flow::Batch;
-use phoenix_filter::local::{ConfigureError, Local, Processed, Settled};
+use phoenix_filter::local::{Local, Settled};
 use phoenix_filter::units::UnixNanos;
 use serde_json::Value;
 
@@ -21,26 +21,17 @@ impl Native {
     /// # Errors
     /// The plan was refused.
     pub fn start(plan: &Value) -> anyhow::Result<Native> {
-        let engine = engine(plan.to_string().as_bytes(), WORKERS, UnixNanos(START_NS));
+        let (plan, now) = (plan.to_string(), UnixNanos(START_NS));
+        let engine = Local::with_workers(plan.as_bytes(), "containment", WORKERS, now);
         Ok(Native(engine.map_err(|e| anyhow!("{e}"))?))
     }
-}
-
-/// The seam: an engine with so many workers.
-fn engine(plan: &[u8], _workers: usize, now: UnixNanos) -> Result<Local, ConfigureError> {
-    Local::new(plan, "containment", now)
-}
-
-/// The seam: a batch on one of them.
-fn process(engine: &mut Local, _worker: usize, batch: &Batch<'_>) -> anyhow::Result<Processed> {
-    engine.process(Framing::Plain, batch).map_err(|e| anyhow!("{e:?}"))
 }
 
 impl Process for Native {
     fn batch(&mut self, worker: usize, tenant: &str, body: &[u8], now_ns: u64) -> anyhow::Result<Vec<u8>> {
         let now = UnixNanos(now_ns);
         let batch = Batch { body, tenant: tenant.as_bytes(), sender: b"", arrived: now };
-        let processed = process(&mut self.0, worker, &batch)?;
+        let processed = self.0.process_on(worker, Framing::Plain, &batch).map_err(|e| anyhow!("{e:?}"))?;
         self.0.settle(processed.token, Settled::Accepted, now);
         Ok(processed.body.unwrap_or_else(|| body.to_vec()))
     }
