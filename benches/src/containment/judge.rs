@@ -11,7 +11,7 @@ mod book;
 
 use super::otlp::{Keys, Quantity, Said};
 use super::process::{Emission, Gaps};
-use super::scenario::{Request, Scenario, Share};
+use super::scenario::{Request, START_NS, Scenario, Share};
 use super::verdict::{FirstFold, Verdict};
 use anyhow::Context as _;
 use book::{Book, Fate, Rules};
@@ -27,7 +27,8 @@ struct Held {
     exceeded: Option<u64>,
     folded: Option<u64>,
     in_most: usize,
-    out_most: usize,
+    /// At the worst time: raw series, folded series, and when that was.
+    worst: (usize, usize, u64),
 }
 
 /// The judge of one run.
@@ -61,7 +62,7 @@ impl Judge {
             exceeded: None,
             folded: None,
             in_most: 0,
-            out_most: 0,
+            worst: (0, 0, 0),
         });
         Judge {
             scenario,
@@ -141,15 +142,18 @@ impl Judge {
         for held in &mut self.held {
             let share = &held.share;
             let is_under = |metric: &str| share.metric.as_deref().is_none_or(|m| m == metric);
-            let (mut came, mut out) = (0, 0);
+            let (mut came, mut raw, mut folded) = (0, 0, 0);
             for ((tenant, metric), book) in &mut self.books {
                 if *tenant == share.tenant && is_under(metric) {
                     came += book.alive_in.pass(now_ns);
-                    out += book.alive_out.pass(now_ns);
+                    raw += book.alive_raw.pass(now_ns);
+                    folded += book.alive_folded.pass(now_ns);
                 }
             }
             held.in_most = held.in_most.max(came);
-            held.out_most = held.out_most.max(out);
+            if raw + folded > held.worst.0 + held.worst.1 {
+                held.worst = (raw, folded, now_ns);
+            }
             let Some((tenant, touched)) = batch.filter(|(tenant, _)| **tenant == *share.tenant) else {
                 continue;
             };
@@ -173,10 +177,14 @@ impl Judge {
     pub fn verdict(self) -> Verdict {
         let mut verdict = Verdict { foreign: self.foreign, touched: self.touched, ..Verdict::default() };
         for held in &self.held {
-            let over = held.out_most as f64 / held.share.series as f64 - 1.0;
-            verdict.over = verdict.over.max(over.max(0.0));
+            let (raw, folded, at_ns) = held.worst;
+            let over = (raw + folded).saturating_sub(held.share.series) as f64 / held.share.series as f64;
+            verdict.over = verdict.over.max(over);
             verdict.in_most = verdict.in_most.max(held.in_most);
-            verdict.out_most = verdict.out_most.max(held.out_most);
+            if raw + folded > verdict.out_most {
+                verdict.out_most = raw + folded;
+                verdict.worst = (raw, folded, at_ns.saturating_sub(START_NS) as f64 / 1e9);
+            }
             verdict.first_fold = verdict.first_fold.max(match (held.exceeded, held.folded) {
                 (None, _) => FirstFold::NotNeeded,
                 (Some(exceeded), Some(folded)) => FirstFold::After(folded.saturating_sub(exceeded)),

@@ -39,6 +39,8 @@ pub struct Verdict {
     pub in_most: usize,
     /// … and series on the way out.
     pub out_most: usize,
+    /// Those, at the worst time: raw, folded, and seconds since the start.
+    pub worst: (usize, usize, f64),
     /// The first fold.
     pub first_fold: FirstFold,
     /// Innocent streams.
@@ -83,8 +85,10 @@ impl Verdict {
 
     /// The targets that are missed, each with its figure.
     pub fn missed(&self) -> Vec<String> {
+        let (raw, folded, after_s) = self.worst;
+        let over = format!("{:.2} %, {raw} raw and {folded} folded after {after_s:.1} s", self.over * 100.0);
         let checks = [
-            (self.over > OVER_MAX, "over", format!("{:.2} %, {} series", self.over * 100.0, self.out_most)),
+            (self.over > OVER_MAX, "over", over),
             (self.first_fold.batches() > 0, "first_fold", format!("{:?}", self.first_fold)),
             (
                 self.innocent_part() > INNOCENT_MAX,

@@ -85,11 +85,10 @@ pub struct Book {
     outputs: HashMap<Box<[u8]>, Folded>,
     /// Streams on the way in.
     pub alive_in: Alive,
-    /// Series on the way out, raw and folded.
-    pub alive_out: Alive,
-    next_output: usize,
-    /// Index of a stream's raw series among the outputs.
-    raw_outputs: HashMap<usize, usize>,
+    /// Raw series on the way out: streams that passed …
+    pub alive_raw: Alive,
+    /// … and folded ones.
+    pub alive_folded: Alive,
     change: Option<Change>,
     /// Streams that went from folded to raw and to another worker, if that was no release.
     crossed: Vec<u64>,
@@ -123,9 +122,8 @@ impl Book {
             streams: HashMap::new(),
             outputs: HashMap::new(),
             alive_in: Alive::new(rules.alive_ns),
-            alive_out: Alive::new(rules.alive_ns),
-            next_output: 0,
-            raw_outputs: HashMap::new(),
+            alive_raw: Alive::new(rules.alive_ns),
+            alive_folded: Alive::new(rules.alive_ns),
             change: None,
             crossed: Vec::new(),
             came: Totals::default(),
@@ -163,11 +161,7 @@ impl Book {
         let Some(stream) = self.streams.get_mut(said.key) else { return };
         self.alive_in.see(stream.index, now_ns);
         if fate == Fate::Raw {
-            let output = *self.raw_outputs.entry(stream.index).or_insert_with(|| {
-                self.next_output += 1;
-                self.next_output - 1
-            });
-            self.alive_out.see(output, now_ns);
+            self.alive_raw.see(stream.index, now_ns);
         } else {
             self.cut += 1;
             stream.was_cut = true;
@@ -249,8 +243,8 @@ impl Book {
     /// A point of an emission that came at `now_ns`.
     pub fn folded(&mut self, said: &Said<'_>, now_ns: u64) {
         if !self.outputs.contains_key(said.key) {
-            self.outputs.insert(said.key.into(), Folded { index: self.next_output, last: None });
-            self.next_output += 1;
+            let index = self.outputs.len();
+            self.outputs.insert(said.key.into(), Folded { index, last: None });
         }
         let Some(series) = self.outputs.get_mut(said.key) else { return };
         let units = match &said.quantity {
@@ -258,7 +252,7 @@ impl Book {
                 if said.kind == Kind::Gauge {
                     series.last = None;
                 }
-                return self.alive_out.end(series.index);
+                return self.alive_folded.end(series.index);
             }
             Quantity::Inexact => {
                 self.strange += 1;
@@ -266,7 +260,7 @@ impl Book {
             }
             Quantity::Units(units) => units,
         };
-        self.alive_out.see(series.index, now_ns);
+        self.alive_folded.see(series.index, now_ns);
         match said.kind {
             Kind::Gauge => series.last = Some((0, units.clone())),
             Kind::Delta => self.emitted.add(units, 1),
