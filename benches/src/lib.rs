@@ -7,7 +7,7 @@
 /// What a bench found: figures, their targets, the table and the file.
 pub mod figures;
 /// CPU time, and medians of it.
-#[cfg(feature = "timing")]
+#[cfg(feature = "sketch")]
 pub mod measure;
 /// The traffic: streams that come again, and new ones.
 #[cfg(feature = "timing")]
@@ -49,6 +49,9 @@ pub mod fidelity;
 /// `bench rival`.
 #[cfg(feature = "timing")]
 pub mod rival;
+/// `bench sketch`.
+#[cfg(feature = "sketch")]
+pub mod sketch;
 /// `bench envoy`: what a second worker brings.
 #[cfg(feature = "timing")]
 pub mod workers;

@@ -5,7 +5,7 @@
 
 use libtest_mimic::{Arguments, Trial};
 use phoenix_benches::figures::Figures;
-use phoenix_benches::{engine, envoy, rival};
+use phoenix_benches::{engine, envoy, rival, sketch};
 use serde_json::Value;
 
 fn main() {
@@ -26,6 +26,7 @@ fn main() {
     let trials = vec![
         trial("engine_bench_runs", engine_bench_runs),
         trial("envoy_bench_runs", envoy_bench_runs),
+        trial("sketch_bench_runs", sketch_bench_runs),
         trial("rival_bench_runs", rival_bench_runs).with_ignored_flag(!has_rival),
     ];
     libtest_mimic::run(&arguments, trials).exit();
@@ -79,6 +80,20 @@ fn envoy_bench_runs() {
     ];
     check(&outcome.figures, "envoy", &expected);
     assert!(outcome.figures.value("memory.envoy.stream").is_some());
+}
+
+/// Errors do not depend on time: with few seeds they are near what they are with many.
+fn sketch_bench_runs() {
+    let outcome = sketch::run(&sketch::Options::quick());
+    check(
+        &outcome.figures,
+        "sketch",
+        &["error.10000.rse", "error.128.rse", "insert.dense", "estimate.dense"],
+    );
+    for (figure, most) in [("error.100.rse", 0.0), ("error.127.bias", 0.0), ("error.10000.rse", 4.0)] {
+        let value = outcome.figures.value(figure).expect(figure);
+        assert!(value <= most, "{figure} is {value}");
+    }
 }
 
 /// Its cases are about totals and not about time: those of steady streams are right on both sides or the bench is wrong. As Prometheus reads it, vmagent's

@@ -17,6 +17,7 @@ mod store;
 mod forward;
 
 pub use arguments::Arguments;
+pub use serve::signal;
 
 use crate::show::{bytes, counted};
 use anyhow::{Context, Result};

@@ -11,7 +11,9 @@ mod notes;
 mod otlp;
 mod plan_commands;
 mod replay;
+mod report;
 mod show;
+mod top;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -39,6 +41,10 @@ enum Command {
     Capture(Box<capture::Arguments>),
     /// Make OTLP load whose truth is known: an open loop over HTTP or gRPC, or files for replay.
     Generate(Box<generate::Arguments>),
+    /// Which metrics send too much, why, and what was done about it: reports of embedders as tables.
+    Report(Box<report::Arguments>),
+    /// The same, live: an endpoint for reports, and a screen.
+    Top(Box<top::Arguments>),
 }
 
 #[derive(Subcommand)]
@@ -79,6 +85,8 @@ fn main() -> ExitCode {
         Command::Replay(arguments) => return reported(replay::run(&arguments)),
         Command::Capture(arguments) => return reported(capture::run(&arguments)),
         Command::Generate(arguments) => return reported(generate::run(&arguments)),
+        Command::Report(arguments) => return reported(report::run(&arguments)),
+        Command::Top(arguments) => return reported(top::run(&arguments)),
         Command::Plan(PlanCommand::Check { files }) => plan_commands::check(&files),
         Command::Plan(PlanCommand::Schema) => plan_commands::schema(),
         Command::Plan(PlanCommand::NewKey) => plan_commands::new_key(),

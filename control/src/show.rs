@@ -75,6 +75,15 @@ pub fn counted(number: u64, noun: &str) -> String {
     format!("{} {noun}{ending}", count(number))
 }
 
+/// Text that others chose, fit for a terminal: control characters and those that turn the direction of writing show as `\u{fffd}`.
+pub fn clean(text: &str) -> String {
+    let is_bad = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if is_bad(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
 /// A table with a rule above, below its header and at its end; all columns but those in `left` are right-aligned. Lines end with their last letter.
 pub fn table(header: &[&str], left: &[usize], rows: Vec<Vec<String>>, totals: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
@@ -155,6 +164,12 @@ mod tests {
         assert_eq!(change(200, 20), "-90 %");
         assert_eq!(change(50_000, 20), "-99.96 %");
         assert_eq!(counted(1, "request"), "1 request");
+    }
+
+    #[test]
+    fn text_of_others_cannot_steer_a_terminal() {
+        assert_eq!(clean("/cart?id=ä 1"), "/cart?id=ä 1");
+        assert_eq!(clean("a\u{1b}[2Jb\n\u{9b}c\u{202e}d"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}c\u{fffd}d");
     }
 
     #[test]

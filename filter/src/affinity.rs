@@ -48,7 +48,7 @@ impl Sample {
             }
         }
         let mut smallest = heap.into_vec();
-        smallest.sort_unstable();
+        phoenix_plan::order::sort(&mut smallest);
         smallest.dedup();
         smallest.truncate(SAMPLE_MAX);
         Sample(smallest)

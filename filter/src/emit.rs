@@ -11,6 +11,7 @@ use crate::hash::Identity;
 use crate::ledger::PageId;
 use crate::series::{Closed, Head};
 use crate::units::UnixNanos;
+use phoenix_plan::order;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// First wait before the same bytes are sent again; doubled each time.
@@ -159,8 +160,9 @@ impl Outbox {
 
     /// Pack closed windows into bodies of about `bytes_max` at most. `points` come with their heads, in any order.
     pub fn pack(&mut self, mut points: Vec<(&Head, Entry)>, labels: &Labels<'_>, bytes_max: usize) {
-        points
-            .sort_by(|(a, x), (b, y)| a.cmp(b).then(x.id.cmp(&y.id)).then(x.closed.time.cmp(&y.closed.time)));
+        order::sort_by(&mut points, |(a, x), (b, y)| {
+            a.cmp(b).then(x.id.cmp(&y.id)).then(x.closed.time.cmp(&y.closed.time))
+        });
         let mut rest = points.as_slice();
         while let Some((first, _)) = rest.first() {
             let mut size = 0usize;

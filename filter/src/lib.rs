@@ -91,5 +91,8 @@ pub mod table;
 /// Aligned windows of event time: how an increment is split.
 pub mod window;
 
+/// What a worker tells about what it measured and decided.
+pub mod report;
+
 /// The whole engine in one instance, for embedders without workers.
 pub mod local;

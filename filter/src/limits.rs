@@ -80,6 +80,23 @@ pub const SWEEP_SLOTS: usize = 1_024;
 /// Nested attribute values deeper than this are refused. Real attributes nest once or twice.
 pub const DEPTH_MAX: usize = 16;
 
+/// A report: sent every few seconds by every worker, and read by one that reads thousands. `report::room` says what of it is left out.
+pub const REPORT_BYTES_MAX: usize = 256 * 1_024;
+
+/// Node id and start of a process, in a report.
+pub const REPORT_PROCESS_BYTES_MAX: usize = 256;
+
+/// Names of metrics, labels, tenants and counters in a report; longer ones are cut. OpenTelemetry's own limit for names of instruments is 255.
+pub const REPORT_NAME_BYTES_MAX: usize = 256;
+
+/// Example values in a report: enough to recognise a URL or an identifier.
+pub const REPORT_VALUE_BYTES_MAX: usize = 128;
+
+/// The reason of a decision in a report: a sentence.
+pub const REPORT_SENTENCE_BYTES_MAX: usize = 512;
+
 const _: () = assert!(OPEN_WINDOWS_MAX > 4_096);
+// Whatever is left out, a report's own fields and at least one metric are in it.
+const _: () = assert!(REPORT_BYTES_MAX / 16 > 8 * REPORT_NAME_BYTES_MAX + REPORT_PROCESS_BYTES_MAX);
 const _: () = assert!(8 * BOUNDS_MAX <= HEAD_BYTES_MAX / 2);
 const _: () = assert!(DELTA_INTERVALS.is_power_of_two());

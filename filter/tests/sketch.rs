@@ -58,7 +58,7 @@ fn plain(hashes: &[u64]) -> Vec<u8> {
             (1..=23).rev().map(|back| newest.checked_sub(back).is_some_and(|value| came.contains(&value)));
         bits.extend(back.chain((0..8).map(|bit| newest >> bit & 1 == 1)));
     }
-    let bytes = bits.chunks(8).map(|byte| byte.iter().rev().fold(0, |sum, bit| sum << 1 | u8::from(*bit)));
+    let bytes = bits.chunks(8).map(|byte| byte.iter().rev().fold(0, |sum, bit| (sum << 1) | u8::from(*bit)));
     [VERSION, 128].into_iter().chain(bytes).collect()
 }
 
@@ -126,7 +126,7 @@ fn errors_are_those_of_the_paper() {
             .map(|run| {
                 let mut sketch = Distinct::new();
                 for number in 0..hashes {
-                    sketch.insert(golden_hash(run << 32 | number));
+                    sketch.insert(golden_hash((run << 32) | number));
                 }
                 sketch.estimate() / hashes as f64 - 1.0
             })
@@ -142,9 +142,9 @@ fn errors_are_those_of_the_paper() {
 /// What no real set gives, and arithmetic must stand.
 #[test]
 fn full_registers_are_all_hashes_there_are() {
-    let register = 220_u32 << 23 | (1 << 23) - 1;
+    let register = (220_u32 << 23) | ((1 << 23) - 1);
     let bits: Vec<u32> = (0..256 * 31).map(|bit| register >> (bit % 31) & 1).collect();
-    let bytes = bits.chunks(8).map(|byte| byte.iter().rev().fold(0, |sum, bit| sum << 1 | *bit as u8));
+    let bytes = bits.chunks(8).map(|byte| byte.iter().rev().fold(0, |sum, bit| (sum << 1) | *bit as u8));
     let full = Distinct::decode(&[VERSION, 128].into_iter().chain(bytes).collect::<Vec<u8>>()).unwrap();
     assert_eq!(full.estimate(), 2f64.powi(64));
 }
@@ -170,6 +170,15 @@ fn malformed_bytes_are_named() {
     assert_eq!(changed(&dense, &|bytes| bytes.push(0)), Err((Length, 995)));
     assert_eq!(changed(&dense, &|bytes| bytes[2..].fill(0)), Err((Register, 2)));
     assert_eq!(changed(&dense, &|bytes| bytes[2..].fill(0xff)), Err((Register, 2)));
+    // A low register: what stands for value 0 missing, and a value below it.
+    assert!(
+        values(&(0..1_000).map(golden_hash).collect::<Vec<_>>())[0].last().is_some_and(|newest| *newest < 23)
+    );
+    assert_eq!(changed(&dense, &|bytes| bytes[2] |= 1), Err((Register, 2)));
+    assert_eq!(
+        changed(&dense, &|bytes| (bytes[2], bytes[3], bytes[4]) = (0, 0, bytes[4] & 128)),
+        Err((Register, 2))
+    );
     // The newest value of the last register is the last byte, all of it.
     assert_eq!(changed(&dense, &|bytes| bytes[993] = 221), Err((Register, 990)));
     assert_eq!(changed(&dense, &|bytes| bytes[993] = 0), Err((Register, 990)));
@@ -423,7 +432,11 @@ fn weights_stop_where_they_end_and_examples_are_asked_for_once() {
     heavy.add(7, 5, || panic!("it is there already"));
     heavy.add(8, 0, || panic!("nothing came"));
     assert_eq!(heavy.iter().collect::<Vec<_>>(), [(7, u64::MAX, 0, &b"seven"[..])]);
-    let other = heavy.clone();
+    let mut other = Heavy::new(2);
+    other.add(7, 1, || b"7");
+    let mut merged = other.clone();
+    merged.merge(&heavy);
     heavy.merge(&other);
+    assert!(merged.iter().eq(heavy.iter()) && heavy.iter().all(|entry| entry.3 == b"7"));
     assert_eq!((heavy.iter().next().unwrap().1, heavy.total()), (u64::MAX, u64::MAX));
 }

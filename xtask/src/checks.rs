@@ -18,7 +18,7 @@ const FUZZ_SECONDS: u64 = 20;
 /// Seconds of the demo in a check: it should conserve totals in a short run too, and CI should stay quick.
 const DEMO_SECONDS: &str = "20";
 /// The crates that exist for wasm32 only.
-const WASM_CRATES: [&str; 2] = ["phoenix-envoy", "phoenix-component"];
+const WASM_CRATES: [&str; 3] = ["phoenix-envoy", "phoenix-component", "phoenix-values"];
 
 /// How a step ended.
 enum Verdict {

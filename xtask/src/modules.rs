@@ -1,6 +1,7 @@
 //! The modules: `phoenix_envoy.wasm`, `phoenix.wasm` and `phoenix.component.wasm`.
 //!
-//! In: the wasm crates. Out: three files in `target/phoenix/`, each replaced as a whole, and a table of their sizes.
+//! In: the wasm crates. Out: three files in `target/phoenix/`, each replaced as a whole, and a table of their sizes; and `phoenix_values.wasm`,
+//! which only a test loads.
 //! Why profile `wasm`: speed first, no unwinding, no names. The component is made from the core module without any adapter.
 //! Refuses: an Envoy module that imports anything but `env.proxy_*` (Envoy would not load it) or that is over its size.
 
@@ -11,11 +12,13 @@ use anyhow::{Context, Result, bail};
 use std::path::Path;
 
 /// Limit of `phoenix_envoy.wasm`, in bytes: V8 compiles every byte in each worker, and a file this size still fits a ConfigMap.
-pub const ENVOY_BYTES_MAX: u64 = 700_000;
+pub const ENVOY_BYTES_MAX: u64 = 850_000;
 
 const ENVOY: &str = "phoenix_envoy.wasm";
 const CORE: &str = "phoenix.wasm";
 const COMPONENT: &str = "phoenix.component.wasm";
+/// Asked by `host-test/tests/values.rs` whether values come out on wasm32 as they do natively.
+const VALUES: &str = "phoenix_values.wasm";
 
 /// Builds the three files and checks them.
 pub fn build(place: &Place) -> Result<()> {
@@ -24,9 +27,10 @@ pub fn build(place: &Place) -> Result<()> {
     place.timed(&format!("building the modules with {}", toolchain.name()), || {
         let mut cargo = toolchain.cargo(place, "build")?;
         cargo.args(["--profile", "wasm", "-p", "phoenix-envoy", "-p", "phoenix-component"]);
+        cargo.args(["-p", "phoenix-values"]);
         place.run(&mut cargo, BUILD_LIMIT)
     })?;
-    for file in [ENVOY, CORE] {
+    for file in [ENVOY, CORE, VALUES] {
         let built = toolchain.target_dir(place).join(TARGET).join("wasm").join(file);
         replace(&place.out.join(file), |new| Ok(std::fs::copy(&built, new).map(drop)?))?;
     }
@@ -112,6 +116,6 @@ mod tests {
         let body = 700_001u32;
         large.extend([0, (body & 0x7f) as u8 | 0x80, (body >> 7 & 0x7f) as u8 | 0x80, (body >> 14) as u8]);
         large.resize(large.len() + body as usize, 0);
-        assert!(check(&large).expect_err("too large").to_string().contains("700000"));
+        assert!(check(&large).expect_err("too large").to_string().contains("850000"));
     }
 }

@@ -8,7 +8,7 @@ use crate::place::{BUILD_LIMIT, Place};
 use crate::{envoy, modules, prometheus, vmagent};
 use anyhow::Result;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, ExitStatus};
 use std::time::Duration;
 
 /// Limit of one run: the demo is meant to take a minute; the rest is room for all benches together.
@@ -52,6 +52,18 @@ pub fn bench(place: &Place, arguments: &[String]) -> Result<ExitCode> {
             vmagent::find(place)?;
         }
     }
+    if arguments.first().is_some_and(|name| name == "containment") {
+        // It needs the modules and no Envoy.
+        modules::build(place)?;
+        let mut command = built(place, "bench", "release", &["-p", "phoenix-benches", "--release"], arguments)?;
+        return Ok(code(place.status(command.env("PHOENIX_WASM_DIR", &place.out), RUN_LIMIT)?));
+    }
+    if arguments.first().is_some_and(|name| name == "sketch") {
+        // It needs neither modules nor Envoy nor wasmtime.
+        let build = ["-p", "phoenix-benches", "--release", "--no-default-features", "--features", "sketch"];
+        let mut command = built(place, "bench", "release", &build, arguments)?;
+        return Ok(code(place.status(&mut command, RUN_LIMIT)?));
+    }
     program(place, "bench", "release", &["-p", "phoenix-benches", "--release"], arguments)
 }
 
@@ -64,14 +76,22 @@ fn program(
 ) -> Result<ExitCode> {
     modules::build(place)?;
     let envoy = envoy::find(place)?;
+    let mut command = built(place, name, folder, build, arguments)?;
+    Ok(code(place.status(equip(place, &envoy, &mut command), RUN_LIMIT)?))
+}
+
+/// Builds a program; the command that runs it.
+fn built(place: &Place, name: &str, folder: &str, build: &[&str], arguments: &[String]) -> Result<Command> {
     place.timed(&format!("building {name}"), || {
         let mut cargo = place.cargo();
         place.run(cargo.args(["build", "--bin", name]).args(build), BUILD_LIMIT)
     })?;
     let mut command = Command::new(place.cargo_target().join(folder).join(name));
     command.args(arguments).current_dir(&place.root);
-    let status = place.status(equip(place, &envoy, &mut command), RUN_LIMIT)?;
-    // A program ended by a signal has no code: that is a failure too.
-    let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
-    Ok(ExitCode::from(code))
+    Ok(command)
+}
+
+/// A program ended by a signal has no code: that is a failure too.
+fn code(status: ExitStatus) -> ExitCode {
+    ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }

@@ -26,9 +26,9 @@ struct Arguments {
     /// Only this scenario. Containment only.
     #[arg(long, value_parser = scenario)]
     scenario: Option<Kind>,
-    /// Seeds at the reduced size and a share of 100; others run a part of them. Containment only.
-    #[arg(long, default_value_t = 1_000)]
-    seeds: u64,
+    /// Seeds at the reduced size and a share of 100; others run a part of them. 1,000 when left out, 100 when all benches run. Containment only.
+    #[arg(long)]
+    seeds: Option<u64>,
     /// The first seed. Containment only.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -71,6 +71,8 @@ enum Name {
     Envoy,
     /// The module in Envoy beside vmagent: CPU time, memory, totals.
     Rival,
+    /// Errors of sketches over many seeds, and what a call of them costs.
+    Sketch,
     /// Answers of a real Prometheus behind the fold, beside the true ones.
     Fidelity,
 }
@@ -97,6 +99,9 @@ fn main() -> Result<()> {
             None => println!("\nrival is skipped: {NO_VMAGENT}"),
             Some(_) => timing::rival(&arguments, &out)?,
         }
+    }
+    if is_wanted(Name::Sketch) {
+        sketch(&arguments, &out)?;
     }
     if is_wanted(Name::Fidelity) {
         // It takes its time to build: whoever wants everything else should not wait for it.
@@ -126,6 +131,22 @@ fn judge(out: &Path) -> Result<()> {
     Ok(())
 }
 
+#[cfg(feature = "sketch")]
+fn sketch(arguments: &Arguments, out: &Path) -> Result<()> {
+    use phoenix_benches::sketch::{Options, run};
+    let options = if arguments.quick { Options::quick() } else { Options::full() };
+    println!("\nsketch: errors over {} seeds; CPU time in ns a call\n", options.seeds);
+    let outcome = run(&options);
+    println!("{}\n\n{}\n\n{}", outcome.errors, outcome.costs, outcome.figures.table());
+    println!("{}", outcome.figures.write(out, "sketch")?.display());
+    Ok(())
+}
+
+#[cfg(not(feature = "sketch"))]
+fn sketch(_: &Arguments, _: &Path) -> Result<()> {
+    bail!("built without the feature `sketch`")
+}
+
 #[cfg(feature = "timing")]
 mod timing {
     use super::{Arguments, Embedder, Path, Result};
@@ -140,8 +161,13 @@ mod timing {
             Some(Embedder::Native) => *subject == Subject::Native,
             Some(Embedder::Wasmtime) => *subject == Subject::Wasmtime,
         });
+        let default = match arguments.name {
+            _ if arguments.quick => 10,
+            None => 100,
+            Some(_) => 1_000,
+        };
         let options = table::Options {
-            seeds: if arguments.quick { 10 } else { arguments.seeds },
+            seeds: arguments.seeds.unwrap_or(default),
             first: arguments.seed,
             kinds: arguments.scenario.map_or(Kind::ALL.to_vec(), |kind| vec![kind]),
             shares: arguments.share.map_or(vec![100, 10_000], |share| vec![share]),

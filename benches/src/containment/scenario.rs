@@ -168,8 +168,8 @@ impl Scenario {
     pub fn times(&self) -> Times {
         match (self.kind, self.size) {
             // A day short enough to see several: dead streams must be forgotten in the night.
-            (Kind::Diurnal, Size::Reduced) => Times { period_s: 90, dwell_s: 45, switch_lead_s: 25 },
-            (Kind::Diurnal, Size::Full) => Times { period_s: 300, dwell_s: 120, switch_lead_s: 30 },
+            (Kind::Diurnal, Size::Reduced) => Times { period_s: 60, dwell_s: 45, switch_lead_s: 25 },
+            (Kind::Diurnal, Size::Full) => Times { period_s: 180, dwell_s: 120, switch_lead_s: 30 },
             _ => Times { period_s: 1_800, dwell_s: 300, switch_lead_s: 30 },
         }
     }
@@ -317,7 +317,7 @@ impl Traffic {
         let share = self.scenario.share;
         let percent = match self.scenario.kind {
             // The night must be below what restores.
-            Kind::Diurnal => self.random.random_range(20..=35),
+            Kind::Diurnal => self.random.random_range(20..=30),
             // All deploys together must be beyond the share.
             Kind::Churn => self.random.random_range(35..=70),
             _ => self.random.random_range(30..=70),
@@ -451,7 +451,8 @@ impl Traffic {
             }
             Kind::Diurnal => {
                 let turn = std::f64::consts::TAU * k as f64 / self.scenario.day_epochs() as f64;
-                let wanted = (share * 1.3 * (1.0 - turn.cos()) / 2.0) as usize;
+                // Some work through the night: they folded by day, and are raw again.
+                let wanted = (share * (0.15 + 1.15 * (1.0 - turn.cos()) / 2.0)) as usize;
                 let mut alive: Vec<usize> =
                     (0..self.streams.len()).filter(|index| self.streams[*index].dies == DAY).collect();
                 // The oldest go first.

@@ -92,7 +92,7 @@ impl Labels {
         if matches!(self, Labels::Drop { .. }) {
             names.extend(dropped);
         }
-        names.sort_unstable();
+        crate::order::sort(&mut names);
         names.dedup();
         let mut mark = prefix.to_owned();
         mark.push_str(&names.join(","));

@@ -36,6 +36,8 @@ mod matchers;
 mod labels;
 // Objects are objects, never lists; words are strings.
 mod shape;
+// Sorting, small in a module.
+pub mod order;
 // Measuring, and shares of budgets.
 mod budgets;
 // The document itself.

@@ -97,7 +97,7 @@ async fn over(length: Option<Duration>) {
 }
 
 /// Ctrl-C, or the signal of a supervisor.
-async fn signal() {
+pub async fn signal() {
     use tokio::signal::unix::{SignalKind, signal};
     let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
     tokio::select! {

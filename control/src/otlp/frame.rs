@@ -23,13 +23,16 @@ pub fn is_gzip(body: &[u8]) -> bool {
 
 /// Inflates a gzip body.
 pub fn gunzip(body: &[u8]) -> Result<Vec<u8>, String> {
+    let out = gunzip_within(body, BODY_BYTES_MAX)?;
+    out.ok_or_else(|| format!("inflates to more than {BODY_BYTES_MAX} bytes"))
+}
+
+/// Inflates a gzip body of at most so many bytes; none: it has more.
+pub fn gunzip_within(body: &[u8], bytes_max: usize) -> Result<Option<Vec<u8>>, String> {
     let mut out = Vec::new();
-    let read = GzDecoder::new(body).take(BODY_BYTES_MAX as u64 + 1).read_to_end(&mut out);
+    let read = GzDecoder::new(body).take(bytes_max as u64 + 1).read_to_end(&mut out);
     read.map_err(|error| format!("gzip that cannot be inflated: {error}"))?;
-    if out.len() > BODY_BYTES_MAX {
-        return Err(format!("inflates to more than {BODY_BYTES_MAX} bytes"));
-    }
-    Ok(out)
+    Ok((out.len() <= bytes_max).then_some(out))
 }
 
 /// Deflates a body, fast: a load generator shares its cores with what it loads.

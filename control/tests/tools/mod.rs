@@ -1,6 +1,8 @@
 //! What the tests of replay, capture and generate share: the binary, folders, OTLP by hand.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod reports;
+
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};

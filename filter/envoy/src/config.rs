@@ -34,6 +34,9 @@ pub struct Envoy {
     /// Other processes that fold, to compare streams with.
     #[serde(default)]
     pub peers: Option<Peers>,
+    /// Where reports go, if anywhere.
+    #[serde(default)]
+    pub report: Option<ReportTo>,
     /// How often windows are looked at. 50 ms to 2 s: an owner shows once a tick that it lives.
     #[serde(default = "tick")]
     pub tick: DurationMs,
@@ -76,6 +79,25 @@ pub struct Peers {
     pub interval: DurationMs,
 }
 
+/// Where reports go.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReportTo {
+    /// Name of an Envoy cluster: a control host, or `phoenix top`.
+    pub cluster: String,
+    /// `:path`.
+    #[serde(default = "reports_path")]
+    pub path: String,
+    /// `:authority` of the request; the cluster's name when left out.
+    pub authority: Option<String>,
+    /// Static headers, such as a token.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// How often each worker reports. 1 s to 10 min.
+    #[serde(default = "interval")]
+    pub interval: DurationMs,
+}
+
 /// How OTLP is spoken.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -102,6 +124,10 @@ fn grpc_paths() -> Vec<String> {
 
 fn report_path() -> String {
     "/phoenix/v1/report".into()
+}
+
+fn reports_path() -> String {
+    "/v1/reports".into()
 }
 
 fn interval() -> DurationMs {
@@ -172,12 +198,24 @@ fn check(envoy: &Envoy) -> Result<(), String> {
             return refuse("peers.interval", format!("{} ms", peers.interval.0), "1s to 1m");
         }
     }
-    for (name, value) in &envoy.emit.headers {
+    if let Some(report) = &envoy.report {
+        if report.cluster.is_empty() {
+            return refuse("report.cluster", "\"\"".into(), "the name of a cluster of this Envoy");
+        }
+        if !report.path.starts_with('/') {
+            return refuse("report.path", format!("{:?}", report.path), "a path that begins with /");
+        }
+        if !(1_000..=600_000).contains(&report.interval.0) {
+            return refuse("report.interval", format!("{} ms", report.interval.0), "1s to 10m");
+        }
+    }
+    let theirs = envoy.report.iter().flat_map(|report| &report.headers).map(|it| ("report", it));
+    for (whose, (name, value)) in envoy.emit.headers.iter().map(|it| ("emit", it)).chain(theirs) {
         let bad_name =
             name.is_empty() || name.starts_with(':') || name.bytes().any(|b| b.is_ascii_uppercase());
         if bad_name || value.bytes().any(|b| b < b' ' || b == 0x7f) {
             return refuse(
-                &format!("emit.headers.{name}"),
+                &format!("{whose}.headers.{name}"),
                 format!("{value:?}"),
                 "a lower-case name that is no pseudo-header, and a value without control characters",
             );

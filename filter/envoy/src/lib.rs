@@ -27,6 +27,7 @@ mod ownership;
 /// What other processes see of our streams.
 mod peers;
 /// One request: buffered, scanned, forwarded, settled.
+mod reports;
 mod request;
 /// The root context: configuration, ticks, queues, answers.
 mod root;

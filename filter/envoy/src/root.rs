@@ -36,7 +36,9 @@ impl Context for Root {
     fn on_http_call_response(&mut self, token: u32, num_headers: usize, body_len: usize, _: usize) {
         let now_ns = host::now_ns();
         worker::with(|w| {
-            if w.peers.answered(token, num_headers, body_len, &mut w.stats, now_ns) {
+            if w.peers.answered(token, num_headers, body_len, &mut w.stats, now_ns)
+                || w.reports.answered(token, num_headers, &mut w.stats)
+            {
                 return;
             }
             let protocol = w.sender.protocol(token);

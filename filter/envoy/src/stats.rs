@@ -28,6 +28,11 @@ macro_rules! stats {
                     *before = now;
                 }
             }
+
+            /// All of them by name, as this worker knows them; a report's ledger.
+            pub fn counts(&self) -> Vec<(&'static str, f64)> {
+                vec![$(($text, self.$name as f64)),*]
+            }
         }
     };
     (@gauge counter) => { false };
@@ -77,6 +82,10 @@ stats! {
     admitted_series: gauge = "phoenix_admitted_series",
     /// Folded series that budgets have made.
     budget_series: gauge = "phoenix_budget_series",
+    /// Reports that were taken.
+    reports: counter = "phoenix_reports",
+    /// Reports that were not.
+    report_failures: counter = "phoenix_report_failures",
     /// Metrics that are beyond their budget now.
     contained_metrics: gauge = "phoenix_contained_metrics",
     /// Points that passed with their records, because a switch is before or behind them.

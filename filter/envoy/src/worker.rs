@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::courier::{self, Courier, Parcel};
 use crate::ownership::{self, Claim, Look, Watchman};
 use crate::peers::{self, Peers};
+use crate::reports::{Reports, Who};
 use crate::sender::Sender;
 use crate::stats::{Stats, bump};
 use crate::{host, names, shared};
@@ -60,6 +61,8 @@ pub struct Worker {
     pub sender: Sender,
     /// What other processes see.
     pub peers: Peers,
+    /// Reports of this worker.
+    pub reports: Reports,
     /// Bytes of records that wait for an upstream's answer.
     pub waiting_bytes: usize,
     /// Number of this worker; 0 until its first request.
@@ -71,6 +74,8 @@ pub struct Worker {
     closed_foreign_key: u64,
     vm_id: Vec<u8>,
     writer: String,
+    /// When the process began to count.
+    began_ns: u64,
     looked_ns: u64,
     watchmen: Vec<Watchman>,
 }
@@ -95,6 +100,7 @@ impl Worker {
             self.scratch.share(Rc::new(shared::Data), number);
             self.vm_id = host::property(&["plugin_vm_id"]).unwrap_or_default();
             let process = ownership::begin_process(now_ns, config.plan.plan.shards);
+            self.began_ns = process.began_ns;
             // `node` is empty while a request is served (seen on Envoy 1.40); `xds.node` is not.
             let node = host::property(&["xds", "node", "id"]).filter(|n| !n.is_empty());
             let node = node.or_else(|| host::property(&["node", "id"])).unwrap_or_default();
@@ -287,13 +293,13 @@ impl Worker {
             self.sender.send(owned.id, &mut owned.owner, &config, root, &mut self.stats, now_ns);
         }
         self.compare(&config, root, now_ns);
-        self.look_after_budgets(&config, now_ns);
+        self.look_after_budgets(&config, root, now_ns);
         self.dismiss_drained();
         self.report();
     }
 
     /// Budgets: whoever folds shard 0 looks after the log for all.
-    fn look_after_budgets(&mut self, config: &Config, now_ns: u64) {
+    fn look_after_budgets(&mut self, config: &Config, root: u32, now_ns: u64) {
         let leads = self.owned.iter().any(|o| o.claim.is_some() && o.shard == 0);
         let measures = config.plan.plan.measured_over().is_some();
         let Some(registry) = self.scratch.registry().filter(|_| measures) else { return };
@@ -307,6 +313,10 @@ impl Worker {
         // Gauges are sums over workers, and all of these know the same: only one may show it.
         let s = &mut self.stats;
         (s.admitted_series, s.budget_series, s.contained_metrics) = (admitted, series, contained);
+        if let Some(settings) = &config.envoy.report {
+            let who = Who { process: &self.writer, worker: self.number, began_ns: self.began_ns };
+            self.reports.send(settings, &who, (registry, &config.plan), root, s, now_ns);
+        }
     }
 
     /// Compare streams with a peer, when it is time. Whoever folds shard 0 asks for the whole process.
@@ -376,7 +386,7 @@ impl Worker {
 
     /// Does a root context wait for the answer to a call?
     pub fn waits(&self, root: u32) -> bool {
-        self.sender.waits(root) || self.peers.waits(root)
+        self.sender.waits(root) || self.peers.waits(root) || self.reports.waits(root)
     }
 
     /// The answer to a call.
@@ -391,6 +401,7 @@ impl Worker {
     /// A root context goes: Envoy cancels its calls and tells nobody.
     pub fn root_gone(&mut self, root: u32, now_ns: u64) {
         self.peers.cancel(root);
+        self.reports.cancel(root);
         for (id, sequence) in self.sender.cancel(root) {
             if let Some(owned) = self.owned.iter_mut().find(|o| o.id == id) {
                 let unknown = phoenix_filter::emit::Answer::Unknown;

@@ -15,6 +15,7 @@ use super::state::Plain;
 use super::state::{ALL_LABELS, Metric, State};
 use crate::hash::Identity;
 use core::ops::Range;
+use phoenix_plan::order;
 use phoenix_plan::{Priority, TenantShare};
 
 /// A set of halves of identities.
@@ -154,7 +155,7 @@ pub fn decide(
 ) -> Vec<Entry> {
     let mut out = Vec::new();
     let mut order: Vec<&Group> = census.groups.iter().collect();
-    order.sort_by_key(|group| (group.streams.len(), group.metric));
+    order::sort_by(&mut order, |a, b| (a.streams.len(), a.metric).cmp(&(b.streams.len(), b.metric)));
     // What this call gives to a tenant is not in the state yet.
     let mut given: Vec<(u64, u32)> = Vec::new();
     for group in order {

@@ -13,7 +13,7 @@ use crate::route::Compiled;
 use crate::shared::{If, Shared};
 use crate::sketch::Distinct;
 use crate::units::UnixNanos;
-use phoenix_plan::Budgets;
+use phoenix_plan::{Budgets, order};
 use std::rc::Rc;
 
 /// How often need is said, and looked at.
@@ -278,7 +278,7 @@ fn kept(
 ) -> Vec<Entry> {
     let mut alive: Vec<(u64, &super::Known, u64)> = Vec::new();
     let mut metrics: Vec<(&u64, &Metric)> = state.metrics.iter().collect();
-    metrics.sort_unstable_by_key(|(id, _)| **id);
+    order::sort_by(&mut metrics, |(a, _), (b, _)| a.cmp(b));
     let mut lost: Vec<u64> = Vec::new();
     for (series, known) in &state.series {
         if dead(known) {
@@ -289,8 +289,8 @@ fn kept(
             alive.push((*series, known, known.metric));
         }
     }
-    alive.sort_unstable_by_key(|(_, known, _)| known.number);
-    lost.sort_unstable();
+    order::sort_by(&mut alive, |(_, a, _), (_, b, _)| a.number.cmp(&b.number));
+    order::sort(&mut lost);
     lost.dedup();
     let mut out = Vec::with_capacity(alive.len().saturating_add(metrics.len()));
     for (id, it) in metrics {

@@ -97,6 +97,7 @@ impl Walk<'_> {
     }
 
     /// The promoted attributes of the resource, read once.
+    #[inline(never)]
     pub fn resource_labels(&mut self, resource: &mut ResourceScope) -> Result<Rc<ResourceLabels>, WireError> {
         if let Some(known) = &resource.labels {
             return Ok(known.clone());
@@ -120,6 +121,7 @@ impl Walk<'_> {
     }
 
     /// What is known about a metric whose points pass.
+    #[inline(never)]
     pub fn guard(
         &mut self,
         name: &[u8],
@@ -158,6 +160,7 @@ impl Walk<'_> {
     }
 
     /// Bring the levels up to date with the log.
+    #[inline(never)]
     fn renew(&mut self, guard: &mut Guard) {
         let (Some(registry), Some(budgets)) = (&mut self.s.registry, &self.plan.plan.budgets) else { return };
         let turns = registry.state().turns;
@@ -213,6 +216,7 @@ impl Walk<'_> {
         fate
     }
 
+    #[inline(never)]
     fn guarded(
         &mut self,
         seen: &Seen,
@@ -305,6 +309,7 @@ impl Walk<'_> {
     }
 
     /// A point of a stream that is beyond a budget: it folds; around a release as a rule's switch says.
+    #[inline(never)]
     fn beyond(
         &mut self,
         seen: &Seen,
@@ -342,6 +347,7 @@ impl Walk<'_> {
     }
 
     /// The first point of a stream in this generation.
+    #[inline(never)]
     fn measure(
         &mut self,
         guard: &Guard,

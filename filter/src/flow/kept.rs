@@ -20,6 +20,7 @@ use crate::record::{SeriesHead, Temporality, Writer};
 use crate::route::{Compiled, Fold};
 use crate::switch::Turn;
 use crate::wire::{Span, WireError, put_bytes_field};
+use phoenix_plan::order;
 use std::borrow::Cow;
 
 /// Everything about a point but its own attributes.
@@ -396,7 +397,7 @@ fn put_sorted(
     list: &mut [KeyValue],
     out: &mut Vec<u8>,
 ) -> Result<bool, WireError> {
-    list.sort_by(|a, b| a.key.bytes(buf).cmp(b.key.bytes(buf)));
+    order::sort_by(list, |a, b| a.key.bytes(buf).cmp(b.key.bytes(buf)));
     let ours = [kept.plan.plan.mark_label.as_bytes(), kept.plan.plan.writer_label.as_bytes()];
     let mut before: Option<&[u8]> = None;
     for kv in list.iter() {

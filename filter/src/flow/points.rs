@@ -180,6 +180,7 @@ impl Walk<'_> {
 
     /// A point of a cumulative sum under a plan that asks for affinity to be shown. Until it is, the point passes, and the owner
     /// learns where to count from; from then on it is as after a switch from raw.
+    #[inline(never)]
     fn checked(&mut self, seen: &Seen, within: &MetricScope<'_>, way: Way<'_>) -> Result<Fate, FlowError> {
         let (at, point) = (self.affine_from, &seen.point);
         let is_affine = UnixNanos(point.time_ns) >= at;
@@ -209,6 +210,7 @@ impl Walk<'_> {
     }
 
     /// The point passes, and the owner learns where to count from.
+    #[inline(never)]
     fn before_fold(
         &mut self,
         point: &NumberPoint,
@@ -222,6 +224,7 @@ impl Walk<'_> {
     }
 
     /// The point folds; where its raw series is still there, that ends with it.
+    #[inline(never)]
     fn after_raw(
         &mut self,
         point: &NumberPoint,
@@ -240,6 +243,7 @@ impl Walk<'_> {
     }
 
     /// A point of a rule that switches.
+    #[inline(never)]
     pub fn switched(
         &mut self,
         seen: &Seen,
@@ -287,6 +291,7 @@ impl Walk<'_> {
 
     /// A point that folds into one series before the switch and into another one after. When those have different owners, both
     /// must know of it: the one to learn where to count from, the other to take what came to be before the switch.
+    #[inline(never)]
     fn refolded(
         &mut self,
         point: &NumberPoint,
@@ -321,6 +326,7 @@ impl Walk<'_> {
     }
 
     /// The point passes, and its record goes along.
+    #[inline(never)]
     fn watch(
         &mut self,
         point: &NumberPoint,
@@ -336,6 +342,7 @@ impl Walk<'_> {
 
     /// A stale marker of a stream that folds: it leaves the batch, and the owner learns that the stream has ended. Where the raw
     /// series is still there, it is that series' own marker and passes.
+    #[inline(never)]
     pub fn ended(
         &mut self,
         seen: &Seen,

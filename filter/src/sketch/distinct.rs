@@ -2,7 +2,7 @@
 //!
 //! In: 64-bit hashes, uniform already (halves of [identities](crate::hash::Identity)), each any number of times and in any order.
 //! Out: how many different ones: exactly below [`DENSE_FROM`], then by estimate with a relative standard error of
-//! [`STANDARD_ERROR`] (2.17 %; no bias beyond a tenth of it, [benchmarks.md](../../../docs/benchmarks.md)). Two sketches of one set
+//! [`STANDARD_ERROR`] (2.17 %; no bias beyond a tenth of it, `docs/benchmarks.md`). Two sketches of one set
 //! are equal, whatever the order and whatever was merged into what.
 //!
 //! Source: Ertl, *ExaLogLog: Space-Efficient and Practical Approximate Distinct Counting up to the Exa-Scale*, 2024,
@@ -95,7 +95,7 @@ impl Distinct {
         true
     }
 
-    /// How many different hashes. Exact while sparse; dense it costs one or two microseconds, so keep it while nothing
+    /// How many different hashes. Exact while sparse; dense it costs some three microseconds, so keep it while nothing
     /// [changes](Distinct::insert). At most 2⁶⁴.
     #[must_use]
     pub fn estimate(&self) -> f64 {

@@ -17,6 +17,7 @@
 //! Wrong where weight is spread evenly over many more than k keys: errors are then as large as weights, and say so.
 
 use hashbrown::HashTable;
+use phoenix_plan::order;
 use std::cmp::{Ordering, Reverse};
 
 /// Bytes of an example; longer ones are cut before a character that does not fit whole.
@@ -113,7 +114,7 @@ impl Heavy {
             };
             all.push(entry.plus(weight, error));
         }
-        all.sort_unstable_by_key(Entry::rank);
+        order::sort_by(&mut all, |a, b| a.rank().cmp(&b.rank()));
         all.truncate(self.capacity);
         self.heap.clear();
         self.index.clear();
@@ -128,7 +129,7 @@ impl Heavy {
     /// Key, weight, error, example; heaviest first.
     pub fn iter(&self) -> impl Iterator<Item = (u64, u64, u64, &[u8])> {
         let mut all: Vec<&Entry> = self.entries.iter().collect();
-        all.sort_unstable_by_key(|entry| entry.rank());
+        order::sort_by(&mut all, |a, b| a.rank().cmp(&b.rank()));
         all.into_iter().map(|entry| (entry.key, entry.weight, entry.error, entry.example.as_slice()))
     }
 

@@ -12,7 +12,7 @@
 //! another way to the same zero. The estimate is 256 x, less a bias of the first order. α is an integer, `libm` gives equal
 //! bits everywhere, and there is no other function in it: equal registers are equal estimates, bit for bit, on wasm32 too.
 
-use super::registers::{FINE_BITS, LEADING_BITS, REGISTERS, REMEMBERED, Registers};
+use super::registers::{FINE_BITS, LEADING_BITS, REGISTERS, REMEMBERED, Registers, VALUE_MAX};
 
 /// Exponent of the least probability of a value: probabilities are counted in 2^-56.
 const SCALE: u32 = LEADING_BITS + FINE_BITS;
@@ -24,6 +24,8 @@ const LEVELS: u32 = 7;
 const PER_LEVEL: u32 = 1 << FINE_BITS;
 /// Bits of one level among the values.
 const LEVEL_MASK: u32 = (1 << PER_LEVEL) - 1;
+/// How many of four bits are set, a digit for each of the sixteen: baseline processors count bits slowly.
+const ONES: u64 = 0x4332_3221_3221_2110;
 /// The constant of the bias of first order (section 3.4 of the paper): ln b (1 + 2y) ζ(3, 1 + y) / ζ(2, 1 + y)² with y = b⁻ᵈ / (b − 1).
 const BIAS: f64 = 0.093_898_981_479_486_65;
 /// Steps of Newton. Real registers need about six; no register that decodes needs more than a few dozen.
@@ -37,6 +39,7 @@ const FLAT: f64 = 700.0;
 /// Below it the derivative of B loses all digits to cancellation; B is 1 − u/2 + u²/12 there.
 const STEEP: f64 = 1e-4;
 
+const _: () = assert!((VALUE_MAX - REMEMBERED - 1) >> FINE_BITS < LEADING_BITS);
 const _: () = assert!(LEVELS * PER_LEVEL == REMEMBERED + 1 + PER_LEVEL);
 
 /// What the registers say together.
@@ -65,45 +68,47 @@ pub fn of(registers: &Registers) -> f64 {
     (evidence.most_likely() * UNIT * m / (1.0 + BIAS / m)).min(ESTIMATE_MAX)
 }
 
+/// The summed probability of all values above one that is forgotten, in 2^-56.
+fn above(value: u32) -> u64 {
+    let Some(last) = value.checked_sub(1) else { return 1 << SCALE };
+    let (level, fine) = (last >> FINE_BITS, last & (PER_LEVEL - 1));
+    let rest =
+        u64::from((PER_LEVEL - 1).saturating_sub(fine)).wrapping_shl(SCALE.wrapping_sub(exponent(level)));
+    // All levels above are together as probable as this one. What is forgotten is never of the last, which has none above.
+    rest.saturating_add((1_u64 << (SCALE - 1)).wrapping_shr(level))
+}
+
 impl Evidence {
     fn of(registers: &Registers) -> Evidence {
         let mut it = Evidence { absent: 0, came: [0; SCALE as usize + 1] };
         for (newest, values) in registers.iter() {
-            it.register(newest, values);
+            // Whatever lies above what is forgotten is known; what of it came is taken off at the end. Modulo 2⁶⁴ where registers are
+            // empty: the result is less, unless all are.
+            it.absent = it.absent.wrapping_add(above(newest.saturating_sub(REMEMBERED + 1)));
+            if let Some(last) = newest.checked_sub(1) {
+                it.count(last, values);
+            }
+        }
+        for (exponent, came) in (0..=SCALE).zip(&it.came) {
+            let came = u64::from(*came).wrapping_shl(SCALE.wrapping_sub(exponent));
+            it.absent = it.absent.wrapping_sub(came);
         }
         it
     }
 
-    fn register(&mut self, newest: u32, values: u32) {
-        let Some(last) = newest.checked_sub(1) else {
-            self.absent = self.absent.saturating_add(1 << SCALE);
-            return;
-        };
+    /// The values of a register, by level.
+    fn count(&mut self, last: u32, values: u32) {
         let (level, fine) = (last >> FINE_BITS, last & (PER_LEVEL - 1));
-        // What is greater did not come: the rest of the level, and every level above, which together are as probable as twice that
-        // value of this level would be; above the last one there is none.
-        self.count(exponent(level), 0, (PER_LEVEL - 1).saturating_sub(fine));
-        if level < LEADING_BITS {
-            self.absent = self.absent.saturating_add((1_u64 << (SCALE - 1)).wrapping_shr(level));
-        }
-        // Four values a level: moved so that each level lies in four bits of its own, the newest one's uppermost.
-        let shift = fine.wrapping_add(1);
-        let came = values.wrapping_shl(shift);
-        let known = ((1_u32 << (REMEMBERED + 1)) - 1).wrapping_shl(shift);
+        // Moved so that each level lies in four bits of its own, the newest one's uppermost.
+        let values = values.wrapping_shl(fine.wrapping_add(1));
         for down in 0..LEVELS {
             let Some(level) = level.checked_sub(down) else { break };
             let at = (LEVELS - 1).wrapping_sub(down).wrapping_mul(PER_LEVEL);
-            let (came, known) = (came.wrapping_shr(at) & LEVEL_MASK, known.wrapping_shr(at) & LEVEL_MASK);
-            self.count(exponent(level), came.count_ones(), (known & !came).count_ones());
+            let ones = ONES.wrapping_shr((values.wrapping_shr(at) & LEVEL_MASK).wrapping_mul(4)) & 0xf;
+            if let Some(sum) = self.came.get_mut(exponent(level) as usize) {
+                *sum = sum.wrapping_add(ones as u32);
+            }
         }
-    }
-
-    fn count(&mut self, exponent: u32, came: u32, absent: u32) {
-        if let Some(sum) = self.came.get_mut(exponent as usize) {
-            *sum = sum.saturating_add(came);
-        }
-        let absent = u64::from(absent).wrapping_shl(SCALE.wrapping_sub(exponent));
-        self.absent = self.absent.saturating_add(absent);
     }
 
     /// The zero of h, in 2^-56 of x: so that x/2^j is exact.
