@@ -318,7 +318,8 @@ fn limiters_lose_totals_or_see_nothing() {
         let growth = run(&scenario, &mut Growth::new(&shares, EPOCH_NS)).expect("it runs");
         let first = run(&scenario, &mut FirstCome::new(&shares, alive_ns)).expect("it runs");
         assert_eq!((first.over, first.innocent_cut), (0.0, 0), "{}", kind.name());
-        assert!(first.total_error > 0, "{}: what is rejected is lost", kind.name());
+        // By night whoever was rejected by day is let in, and a cumulative stream then says all that it has counted.
+        assert!(first.total_error > 0 || kind == Kind::Diurnal, "{}: what is rejected is lost", kind.name());
         lost.insert(kind.name(), (growth.over, first.error_part()));
     }
     assert!(lost["constant"].0 > 1.0, "{lost:?}");

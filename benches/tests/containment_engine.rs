@@ -3,7 +3,7 @@
 //! The module under the test host needs `$PHOENIX_WASM_DIR`, as `cargo xtask test` gives it.
 
 use phoenix_benches::containment::native::Native;
-use phoenix_benches::containment::plan::{bare, fold};
+use phoenix_benches::containment::plan::{bare, fold, plan};
 use phoenix_benches::containment::process::{PassThrough, Process};
 use phoenix_benches::containment::run::run;
 use phoenix_benches::containment::scenario::{Kind, Scenario, Size};
@@ -57,4 +57,22 @@ fn what_the_engine_folds_is_what_the_judge_counts() {
 #[test]
 fn what_the_module_folds_is_what_the_judge_counts() {
     check(|plan| Box::new(Wasmtime::start(plan).expect("cargo xtask build")), &SEEDS[..2]);
+}
+
+/// With budgets, whoever was there keeps every point, totals are true, and all workers decide alike; how many series there are beyond the share is for the bench to say.
+#[test]
+fn budgets_cost_the_innocent_nothing() {
+    for kind in Kind::ALL {
+        for seed in 0..8 {
+            let scenario = scenario(kind, seed);
+            let mut native = Native::start(&plan(&scenario)).expect("a plan");
+            let verdict = run(&scenario, &mut native).expect("it runs");
+            let mut missed = verdict.missed();
+            missed.retain(|line| !line.starts_with("over:"));
+            assert!(missed.is_empty(), "{} {seed}: {missed:?}", kind.name());
+            assert!(verdict.cut > 0 && verdict.over < 0.1, "{} {seed}: {verdict:?}", kind.name());
+            let restores = if kind == Kind::Diurnal { 2.. } else { 1.. };
+            assert!(restores.contains(&verdict.changes), "{} {seed}: {verdict:?}", kind.name());
+        }
+    }
 }

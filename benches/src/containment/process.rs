@@ -1,7 +1,10 @@
 //! What is judged: whatever takes batches and gives batches and emissions.
 //!
-//! In: batches of workers, and time. Out: what goes on to the upstream, and what the process says by itself. The upstream behind every process accepts everything
-//! at once: refusals are the matter of other tests.
+//! In: batches of workers, and time. Out: what goes on to the upstream, and what the process says by itself. The upstream behind every process accepts everything,
+//! requests after [`ANSWER_NS`], emissions at once: refusals are the matter of other tests.
+
+/// How long the upstream takes to accept a request: so long that several are on their way at once, on all workers.
+pub const ANSWER_NS: u64 = 2_000_000_000;
 
 /// One OTLP body that a process makes by itself.
 #[derive(Clone, Debug)]

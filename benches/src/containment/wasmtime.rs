@@ -1,19 +1,22 @@
 //! The built proxy-wasm module under the test host: one VM for each worker, what they share in shared data, virtual time.
 //!
-//! In: the plan of a scenario, batches. Out: forwarded bodies, and the calls by which the module emits. The upstream accepts everything at once, requests and emissions.
+//! In: the plan of a scenario, batches. Out: forwarded bodies, and the calls by which the module emits. The upstream accepts everything, requests and emissions.
 //! Slower than the engine in this process, and the only one of the two with real compare-and-swap between workers.
 
 use super::population::{Form, Instrument, Pod, Stream, export};
-use super::process::{Emission, Process};
+use super::process::{ANSWER_NS, Emission, Process};
 use super::scenario::{START_NS, WORKERS};
 use anyhow::Context as _;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use phoenix_host_test::proxy_host::{Cluster, Headers, Message, Module, Options, Outcome, Process as Host};
+use phoenix_host_test::proxy_host::{
+    Cluster, Headers, Message, Module, Options, Outcome, Process as Host, StreamId,
+};
 use phoenix_host_test::sink::{HTTP_PATH, TENANT_HEADER};
 use prost::Message as _;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// As Envoy gives bodies: in pieces.
@@ -24,6 +27,8 @@ const NOBODY: &str = "nobody";
 /// The module.
 pub struct Wasmtime {
     host: Host,
+    /// Requests without an answer, oldest first, and when each will have one.
+    pending: VecDeque<(StreamId, u64)>,
     /// What it has said since the last tick.
     said: Vec<Emission>,
 }
@@ -40,7 +45,7 @@ impl Wasmtime {
         let options = Options { workers: WORKERS, now_nanos: START_NS, ..Options::default() };
         let mut host = Host::start(&Module::built()?, &options, config.as_bytes())?;
         host.set_cluster("phoenix_emit", Cluster::Scripted);
-        let mut process = Wasmtime { host, said: Vec::new() };
+        let mut process = Wasmtime { host, pending: VecDeque::new(), said: Vec::new() };
         for worker in 0..WORKERS {
             process.send(worker, NOBODY, &awake())?;
         }
@@ -58,13 +63,23 @@ impl Wasmtime {
         ]);
         let stream = self.host.send(worker, Message::new(headers, body), CHUNK_BYTES)?;
         let forwarded = self.host.forwarded(stream).context("a request is not forwarded")?.body.clone();
-        self.host.respond(stream, Message::response(200, ""))?;
-        self.host.forget(stream);
+        self.pending.push_back((stream, self.host.now_nanos() + ANSWER_NS));
         Ok(forwarded)
     }
 
-    /// Lets time pass, answers every call.
+    /// Lets time pass, answers requests in time and every call.
     fn advance(&mut self, now_ns: u64) -> anyhow::Result<()> {
+        while let Some((stream, at_ns)) = self.pending.front().copied().filter(|(_, at_ns)| *at_ns <= now_ns)
+        {
+            self.pending.pop_front();
+            self.pass(at_ns)?;
+            self.host.respond(stream, Message::response(200, ""))?;
+            self.host.forget(stream);
+        }
+        self.pass(now_ns)
+    }
+
+    fn pass(&mut self, now_ns: u64) -> anyhow::Result<()> {
         let by_ns = now_ns.saturating_sub(self.host.now_nanos());
         self.host.advance(Duration::from_nanos(by_ns))?;
         loop {
