@@ -300,6 +300,11 @@ impl Measure {
         self.metrics.get(&metric)
     }
 
+    /// A tenant.
+    pub fn tenant(&self, tenant: u64) -> Option<&MeasuredTenant> {
+        self.tenants.get(&tenant)
+    }
+
     /// All metrics, by half of their identity.
     pub fn metrics(&self) -> impl Iterator<Item = (u64, &MeasuredMetric)> {
         self.metrics.iter().map(|(id, it)| (*id, it))

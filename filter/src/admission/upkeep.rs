@@ -6,7 +6,7 @@
 //! Should a worker hang, nothing is forgotten until it speaks again; should the leader, until there is another.
 
 use super::entry::{Entry, Place};
-use super::state::{GONE, Metric, Standing, State, seconds, whole_seconds};
+use super::state::{ByHalf, GONE, Metric, Standing, State, seconds, whole_seconds};
 use super::{Decision, Registry, What, low8};
 use crate::measure::GENERATIONS;
 use crate::route::Compiled;
@@ -144,8 +144,7 @@ impl Registry {
                 (_, None) => What::Widened,
             };
             if last != Some((what, it.levels.len())) {
-                let tenant =
-                    self.measure.tenants().find(|(id, _)| *id == measured.tenant).map(|(_, t)| &t.name);
+                let tenant = self.measure.tenant(measured.tenant).map(|tenant| &tenant.name);
                 let tenant: &[u8] = tenant.map_or(b"", |name| name);
                 let (share, _) = Registry::share(budgets, tenant, &measured.name);
                 let effective = it.released_at().unwrap_or(now);
@@ -181,7 +180,7 @@ impl Registry {
     fn say_need(&self, budgets: &Budgets, shared: &dyn Shared) {
         for (id, it) in self.log.state.metrics.iter().filter(|(_, it)| it.is_contained()) {
             let Some(measured) = self.measure.metric(*id) else { continue };
-            let tenant = self.measure.tenants().find(|(id, _)| *id == it.tenant).map(|(_, t)| &t.name);
+            let tenant = self.measure.tenant(it.tenant).map(|tenant| &tenant.name);
             let tenant: &[u8] = tenant.map_or(b"", |name| name);
             let (share, tenant_share) = Registry::share(budgets, tenant, &measured.name);
             let tenant_share = tenant_share.active_series;
@@ -276,27 +275,26 @@ fn kept(
     forgot_s: u32,
     now: UnixNanos,
 ) -> Vec<Entry> {
-    let mut alive: Vec<(u64, &super::Known, u64)> = Vec::new();
     let mut metrics: Vec<(&u64, &Metric)> = state.metrics.iter().collect();
     order::sort_by(&mut metrics, |(a, _), (b, _)| a.cmp(b));
-    let mut lost: Vec<u64> = Vec::new();
+    // In the order of their numbers, each of which one series has.
+    let mut alive = vec![None; usize::try_from(state.numbered).unwrap_or(0)];
+    let (mut lost, mut living) = (ByHalf::<()>::default(), ByHalf::<()>::default());
     for (series, known) in &state.series {
-        if dead(known) {
-            if !matches!(known.standing, Standing::Folded(_)) {
-                lost.push(known.metric);
+        if !dead(known) {
+            living.insert(known.metric, ());
+            if let Some(place) = alive.get_mut(known.number as usize) {
+                *place = Some((*series, known));
             }
-        } else {
-            alive.push((*series, known, known.metric));
+        } else if !matches!(known.standing, Standing::Folded(_)) {
+            lost.insert(known.metric, ());
         }
     }
-    order::sort_by(&mut alive, |(_, a, _), (_, b, _)| a.number.cmp(&b.number));
-    order::sort(&mut lost);
-    lost.dedup();
     let mut gone_s = state.gone_s;
-    let mut out = Vec::with_capacity(alive.len().saturating_add(metrics.len()));
+    let mut out = Vec::with_capacity(state.series.len().saturating_add(metrics.len()));
     for (id, it) in metrics {
-        let has_lost = lost.binary_search(id).is_ok();
-        let is_empty = !it.has_levels() && alive.iter().all(|(_, _, metric)| metric != id);
+        let has_lost = lost.contains_key(id);
+        let is_empty = !it.has_levels() && !living.contains_key(id);
         let lost_s = if has_lost { forgot_s.max(it.forgot_s) } else { it.forgot_s };
         if is_empty {
             gone_s = gone_s.max(lost_s);
@@ -316,7 +314,8 @@ fn kept(
             out.push(Entry::Release { metric: *id, at_s, said_s: it.changed_s });
         }
     }
-    for (series, known, metric) in alive {
+    for (series, known) in alive.into_iter().flatten() {
+        let metric = known.metric;
         out.push(match known.standing {
             Standing::Raw => Entry::Admit { series, metric },
             Standing::Folded(level) => Entry::Folded { series, metric, level },
