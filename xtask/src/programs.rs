@@ -55,7 +55,8 @@ pub fn bench(place: &Place, arguments: &[String]) -> Result<ExitCode> {
     if arguments.first().is_some_and(|name| name == "containment") {
         // It needs the modules and no Envoy.
         modules::build(place)?;
-        let mut command = built(place, "bench", "release", &["-p", "phoenix-benches", "--release"], arguments)?;
+        let mut command =
+            built(place, "bench", "release", &["-p", "phoenix-benches", "--release"], arguments)?;
         return Ok(code(place.status(command.env("PHOENIX_WASM_DIR", &place.out), RUN_LIMIT)?));
     }
     if arguments.first().is_some_and(|name| name == "sketch") {

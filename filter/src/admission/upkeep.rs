@@ -6,7 +6,7 @@
 //! Should a worker hang, nothing is forgotten until it speaks again; should the leader, until there is another.
 
 use super::entry::{Entry, Place};
-use super::state::{Metric, Standing, State, seconds, whole_seconds};
+use super::state::{GONE, Metric, Standing, State, seconds, whole_seconds};
 use super::{Decision, Registry, What, low8};
 use crate::measure::GENERATIONS;
 use crate::route::Compiled;
@@ -292,17 +292,19 @@ fn kept(
     order::sort_by(&mut alive, |(_, a, _), (_, b, _)| a.number.cmp(&b.number));
     order::sort(&mut lost);
     lost.dedup();
+    let mut gone_s = state.gone_s;
     let mut out = Vec::with_capacity(alive.len().saturating_add(metrics.len()));
     for (id, it) in metrics {
         let has_lost = lost.binary_search(id).is_ok();
         let is_empty = !it.has_levels() && alive.iter().all(|(_, _, metric)| metric != id);
+        let lost_s = if has_lost { forgot_s.max(it.forgot_s) } else { it.forgot_s };
         if is_empty {
+            gone_s = gone_s.max(lost_s);
             continue;
         }
         out.push(Entry::Metric { metric: *id, tenant: it.tenant });
-        if has_lost || it.forgot_s > 0 {
-            let at_s = if has_lost { forgot_s } else { it.forgot_s };
-            out.push(Entry::Forgot { metric: *id, at_s });
+        if lost_s > 0 {
+            out.push(Entry::Forgot { metric: *id, at_s: lost_s });
         }
         if is_over(it) {
             continue;
@@ -329,6 +331,10 @@ fn kept(
         if let Standing::Leaves(at_s) = known.standing {
             out.push(Entry::Demote { series, metric, at_s });
         }
+    }
+    if gone_s > 0 {
+        // Behind the metrics that are there: it speaks of those that will come.
+        out.push(Entry::Forgot { metric: GONE, at_s: gone_s });
     }
     out
 }
