@@ -112,7 +112,9 @@ impl Log {
                     return;
                 }
                 let known = match entry {
-                    Entry::Admit { series, .. } | Entry::Folded { series, .. } => seen.get(&series).copied(),
+                    Entry::Admit { series, .. }
+                    | Entry::Folded { series, .. }
+                    | Entry::Promote { series, .. } => seen.get(&series).copied(),
                     _ => None,
                 };
                 self.state.apply(entry, generation, known);
