@@ -15,13 +15,17 @@ mod decide;
 mod entry;
 mod folds;
 mod log;
+mod rank;
 mod state;
+mod tops;
 mod upkeep;
+mod weights;
 
 pub use decide::{Capacity, Census, Group, Hint, Hints, NewLabel, Newcomer, folded, slack};
 pub use entry::{Entry, Place};
 pub use folds::{Level, Name, is_foldable, is_protected};
-pub use state::{ALL_LABELS, ByHalf, Known, Metric, Standing, State, seconds, whole_seconds};
+pub use state::{ALL_LABELS, ByHalf, Known, Metric, RANKED, Standing, State, seconds, whole_seconds};
+pub use weights::{Weighed, Weighs, Weights};
 
 use crate::hash::Domain;
 use crate::limits::METRICS_MAX;
@@ -84,6 +88,9 @@ pub struct Registry {
     began: UnixNanos,
     generation: u64,
     upkeep: upkeep::Upkeep,
+    /// What streams weigh, where a rule keeps the heaviest.
+    pub weights: Weights,
+    tops: tops::Tops,
     decisions: VecDeque<Decision>,
     /// Streams about which nothing could be decided.
     pub undecided: u64,
@@ -104,6 +111,8 @@ impl Registry {
             began: UnixNanos(0),
             generation: 0,
             upkeep: upkeep::Upkeep::default(),
+            weights: Weights::default(),
+            tops: tops::Tops::default(),
             decisions: VecDeque::new(),
             undecided: 0,
         }
@@ -111,7 +120,7 @@ impl Registry {
 
     /// A batch comes in, or a tick: under which plan, and in which generation?
     pub fn begin(&mut self, plan: &Rc<Compiled>, now: UnixNanos) {
-        let period_ns = plan.plan.measured_over().map_or(u64::MAX, |period| period.as_nanos());
+        let period_ns = plan.plan.watched_over().map_or(u64::MAX, |period| period.as_nanos());
         let third_ns = period_ns.checked_div(GENERATIONS as u64).unwrap_or(0);
         let generation = now.0.checked_div(third_ns).unwrap_or(0);
         if !self.plan.as_ref().is_some_and(|known| Rc::ptr_eq(known, plan)) {
@@ -133,6 +142,7 @@ impl Registry {
             }
             self.generation = generation;
             self.measure.turn(generation);
+            self.weights.turn(turns);
         }
     }
 
@@ -143,6 +153,7 @@ impl Registry {
             self.log = Log::new(key);
             self.names.clear();
             self.measure = Measure::default();
+            self.weights.clear();
             self.generation = 0;
         }
         let began = format!("log/{key:x}/began");
@@ -158,6 +169,7 @@ impl Registry {
         });
         self.capacity = Capacity { series_max: limits.active_series_max, reserved: reserved.collect() };
         self.folds.clear();
+        self.tops.clear();
         self.plan = Some(plan.clone());
     }
 
@@ -229,7 +241,9 @@ impl Registry {
                     names.insert(*label, name);
                 }
             }
-            let contains = entries.iter().filter(|entry| matches!(entry, Entry::Contain { .. }));
+            let contains = entries
+                .iter()
+                .filter(|entry| matches!(entry, Entry::Contain { label, .. } if *label != RANKED));
             decided = contains.copied().collect();
             if entries.iter().all(|entry| matches!(entry, Entry::Metric { .. })) {
                 // Nothing but a name for a metric that needs none yet.
@@ -305,7 +319,11 @@ impl Registry {
 
     /// Bytes that it takes, about.
     pub fn heap_bytes(&self) -> usize {
-        self.log.state.heap_bytes().saturating_add(self.measure.heap_bytes())
+        self.log
+            .state
+            .heap_bytes()
+            .saturating_add(self.measure.heap_bytes())
+            .saturating_add(self.weights.heap_bytes())
     }
 }
 

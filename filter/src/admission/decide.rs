@@ -12,7 +12,7 @@
 
 use super::entry::Entry;
 use super::state::Plain;
-use super::state::{ALL_LABELS, Metric, State};
+use super::state::{ALL_LABELS, Metric, RANKED, State};
 use crate::hash::Identity;
 use core::ops::Range;
 use phoenix_plan::order;
@@ -46,6 +46,8 @@ pub struct Newcomer {
     pub id: Identity,
     /// Its labels in [`Census::labels`].
     pub labels: Range<usize>,
+    /// Its value, where that decides who is raw.
+    pub weight: f64,
     /// Its metric was released, and this point is behind the switch: it folded before then.
     pub comes_s: Option<u32>,
 }
@@ -63,6 +65,8 @@ pub struct Group {
     pub tenant_share: TenantShare,
     /// One of the metrics that are too many to be told apart: only all labels at once fold.
     pub is_other: bool,
+    /// Its heaviest streams are raw: so many of the first ones.
+    pub ranked: Option<u32>,
     /// The streams, each once.
     pub streams: Vec<Newcomer>,
 }
@@ -159,6 +163,10 @@ pub fn decide(
     // What this call gives to a tenant is not in the state yet.
     let mut given: Vec<(u64, u32)> = Vec::new();
     for group in order {
+        if let Some(first) = group.ranked {
+            ranked(state, group, first, now_s, &mut out);
+            continue;
+        }
         let already = given
             .iter()
             .filter(|(tenant, _)| *tenant == group.tenant)
@@ -176,6 +184,27 @@ pub fn decide(
         given.push((group.tenant, u32::try_from(taken).unwrap_or(u32::MAX)));
     }
     out
+}
+
+/// The same for a metric whose heaviest streams are raw: of the first ones it takes the heaviest; once there is no place left, only a ranking
+/// changes who is raw.
+fn ranked(state: &State, group: &Group, first: u32, now_s: u32, out: &mut Vec<Entry>) {
+    let (metric, unknown) = (group.metric, Metric::default());
+    let it = state.metrics.get(&metric).unwrap_or_else(|| {
+        out.push(Entry::Metric { metric, tenant: group.tenant });
+        &unknown
+    });
+    if it.is_ranked() {
+        return;
+    }
+    let is_new = |s: &&Newcomer| !state.series.contains_key(&s.id.low());
+    let mut pending: Vec<&Newcomer> = group.streams.iter().filter(is_new).collect();
+    order::sort_by(&mut pending, |a, b| b.weight.total_cmp(&a.weight).then(a.id.cmp(&b.id)));
+    let room = usize::try_from(first.saturating_sub(it.admitted)).unwrap_or(usize::MAX);
+    out.extend(pending.iter().take(room).map(|s| Entry::Admit { series: s.id.low(), metric }));
+    if pending.len() > room {
+        out.push(Entry::Contain { metric, label: RANKED, level: 1, at_s: now_s });
+    }
 }
 
 /// The same for one metric; `tenant_room` is what its tenant has left, `process_room` what all have.

@@ -7,7 +7,7 @@
 
 use super::entry::{Entry, Place};
 use super::state::{ByHalf, GONE, Metric, Standing, State, seconds, whole_seconds};
-use super::{Decision, Registry, What, low8};
+use super::{Decision, Registry, What, low8, tops};
 use crate::measure::GENERATIONS;
 use crate::route::Compiled;
 use crate::shared::{If, Shared};
@@ -109,20 +109,33 @@ impl Registry {
     /// The clock went on. `leads`: this worker looks after the log, for `workers` of them, numbered from 1.
     pub fn tick(&mut self, plan: &Rc<Compiled>, leads: bool, workers: u64, now: UnixNanos) {
         self.begin(plan, now);
-        let Some(budgets) = &plan.plan.budgets else { return };
+        let budgets = plan.plan.budgets.as_ref();
+        if budgets.is_none() && !plan.ranks() {
+            return;
+        }
         let shared = self.shared.clone();
         self.log.sync(&*shared, low8(self.generation));
-        self.note_turns(budgets, now);
+        if let Some(budgets) = budgets {
+            self.note_turns(budgets, now);
+        }
         self.say_seen(&*shared);
+        if plan.ranks() {
+            self.say_weights(&*shared);
+        }
         let due = now.0.abs_diff(self.upkeep.looked_at.0) >= EVERY_NS;
         if due {
             self.upkeep.looked_at = now;
-            self.say_need(budgets, &*shared);
+            if let Some(budgets) = budgets {
+                self.say_need(budgets, &*shared);
+            }
         }
         if leads {
             self.forget(plan, &*shared, workers, now);
-            if due {
+            if let Some(budgets) = budgets.filter(|_| due) {
                 self.release(budgets, &*shared, workers, now);
+            }
+            if plan.ranks() {
+                self.rerank(plan, &*shared, workers, now);
             }
         }
     }
@@ -204,20 +217,28 @@ impl Registry {
             seen.merge(&theirs);
         }
         let expiry_ns = plan.plan.stream_expiry.as_nanos();
-        let period_ns = plan.plan.measured_over().map_or(0, |period| period.as_nanos());
+        let period_ns = plan.plan.watched_over().map_or(0, |period| period.as_nanos());
         let forgot_s = whole_seconds(now.minus(period_ns));
         let generation = low8(self.generation);
         let is_over = |it: &Metric| it.released_at().is_some_and(|at| now > at.plus(expiry_ns));
-        let dead = |known: &super::Known| !seen.has(known.number);
-        let nothing = self.log.state.series.values().all(|known| !dead(known))
+        let is_settled = |at_s: u32| now > seconds(at_s).plus(tops::hold_ns(plan));
+        let dead = |state: &State, known: &super::Known| match known.standing {
+            // Whoever has left is forgotten when nothing of it can span the switch any more, seen or not.
+            Standing::Leaves(at_s) => is_settled(at_s),
+            Standing::Comes(at_s) if !is_settled(at_s) && is_ranked(state, known.metric) => false,
+            _ => !seen.has(known.number),
+        };
+        let state = &self.log.state;
+        let nothing = state.series.values().all(|known| !dead(state, known))
             && !self.log.state.metrics.values().any(is_over);
         if nothing {
             self.upkeep.led = self.generation;
             return;
         }
-        let done = self
-            .log
-            .compact(shared, self.worker, generation, |state| kept(state, &dead, &is_over, forgot_s, now));
+        let done = self.log.compact(shared, self.worker, generation, |state| {
+            let how = Kept { is_over: &is_over, is_settled: &is_settled, forgot_s, now };
+            kept(state, &|known| dead(state, known), &how)
+        });
         if done {
             self.upkeep.led = self.generation;
         }
@@ -267,35 +288,51 @@ impl Registry {
     }
 }
 
-/// What a log that begins anew says: everything but the dead, in the order of the old one.
-fn kept(
-    state: &State,
-    dead: &dyn Fn(&super::Known) -> bool,
-    is_over: &dyn Fn(&Metric) -> bool,
+fn is_ranked(state: &State, metric: u64) -> bool {
+    state.metrics.get(&metric).is_some_and(Metric::is_ranked)
+}
+
+/// What time has done.
+struct Kept<'a> {
+    /// A metric is raw again for good.
+    is_over: &'a dyn Fn(&Metric) -> bool,
+    /// Nothing of a stream that switched then can span that any more.
+    is_settled: &'a dyn Fn(u32) -> bool,
+    /// Raw streams that were silent since before then are dead.
     forgot_s: u32,
     now: UnixNanos,
-) -> Vec<Entry> {
+}
+
+/// What a log that begins anew says: everything but the dead, in the order of the old one.
+fn kept(state: &State, dead: &dyn Fn(&super::Known) -> bool, how: &Kept<'_>) -> Vec<Entry> {
+    let Kept { is_over, is_settled, forgot_s, now } = *how;
     let mut metrics: Vec<(&u64, &Metric)> = state.metrics.iter().collect();
     order::sort_by(&mut metrics, |(a, _), (b, _)| a.cmp(b));
     // In the order of their numbers, each of which one series has.
     let mut alive = vec![None; usize::try_from(state.numbered).unwrap_or(0)];
-    let (mut lost, mut living) = (ByHalf::<()>::default(), ByHalf::<()>::default());
+    // Metrics with the time before which streams of theirs were raw that are known no more.
+    let (mut lost, mut living) = (ByHalf::<u32>::default(), ByHalf::<()>::default());
     for (series, known) in &state.series {
         if !dead(known) {
             living.insert(known.metric, ());
             if let Some(place) = alive.get_mut(known.number as usize) {
                 *place = Some((*series, known));
             }
-        } else if !matches!(known.standing, Standing::Folded(_)) {
-            lost.insert(known.metric, ());
+            continue;
         }
+        let at_s = match known.standing {
+            Standing::Folded(_) => continue,
+            Standing::Leaves(at_s) => at_s,
+            Standing::Raw | Standing::Comes(_) => forgot_s,
+        };
+        let known = lost.entry(known.metric).or_default();
+        *known = at_s.max(*known);
     }
     let mut gone_s = state.gone_s;
     let mut out = Vec::with_capacity(state.series.len().saturating_add(metrics.len()));
     for (id, it) in metrics {
-        let has_lost = lost.contains_key(id);
         let is_empty = !it.has_levels() && !living.contains_key(id);
-        let lost_s = if has_lost { forgot_s.max(it.forgot_s) } else { it.forgot_s };
+        let lost_s = lost.get(id).copied().unwrap_or_default().max(it.forgot_s);
         if is_empty {
             gone_s = gone_s.max(lost_s);
             continue;
@@ -322,6 +359,9 @@ fn kept(
             Standing::Comes(at_s)
                 if seconds(at_s) < now && state.metrics.get(&metric).is_none_or(is_over) =>
             {
+                Entry::Admit { series, metric }
+            }
+            Standing::Comes(at_s) if is_ranked(state, metric) && is_settled(at_s) => {
                 Entry::Admit { series, metric }
             }
             Standing::Comes(at_s) => Entry::Promote { series, metric, at_s },

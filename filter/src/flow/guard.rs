@@ -202,7 +202,9 @@ impl Walk<'_> {
         within: &MetricScope<'_>,
         ruled: Ruled,
     ) -> Result<Fate, FlowError> {
-        let Some(resource) = &within.labels else { return Ok(Fate::Passes) };
+        let Some(resource) = within.labels.as_ref().filter(|_| self.is_guarding()) else {
+            return Ok(Fate::Passes);
+        };
         let slot = ruled.slot();
         let guard = self.guards.get_mut(slot).and_then(Option::take).or_else(|| {
             let name = within.metric.name.bytes(self.buf);
