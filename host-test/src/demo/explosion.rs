@@ -357,3 +357,6 @@ fn stats(truth: &LeakTruth, watch: &Watch, out: &mut Explosion) {
         out.failures.push("Envoy's stats show a contained metric at the end".to_owned());
     }
 }
+
+#[cfg(test)]
+mod tests;
