@@ -14,6 +14,8 @@ pub mod numbers;
 pub mod progress;
 /// The same dashboard on full and on folded data.
 pub mod proof;
+/// Where the module's reports go.
+pub mod reports;
 /// From the first port to the verdict.
 pub mod stage;
 /// The same numbers for machines.
@@ -22,6 +24,7 @@ pub mod summary;
 pub mod table;
 
 use clap::Parser;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Sends the traffic of a synthetic web shop through a real Envoy with the module into an exact sink, and judges every total.
@@ -46,13 +49,16 @@ pub struct Options {
     /// New streams when `user_id` leaks into a counter; 0: it does not. A run without time to restore raw series has no leak either.
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(0..=10_000_000))]
     pub leak: u64,
+    /// Where the module posts its reports: `phoenix top` listens there, if anybody does.
+    #[arg(long, default_value = "127.0.0.1:4320")]
+    pub reports: SocketAddr,
     /// Where the numbers go.
     #[arg(long, default_value = "target/phoenix/demo/summary.json")]
     pub json: PathBuf,
     /// The module.
     #[arg(long, default_value = "target/phoenix/phoenix_envoy.wasm")]
     pub module: PathBuf,
-    /// The command line `phoenix`, for the proof; left out: the one beside this program.
+    /// The command line `phoenix`, for the proof and to watch with; left out: the one beside this program.
     #[arg(long, default_value_os_t = beside("phoenix"))]
     pub phoenix: PathBuf,
 }

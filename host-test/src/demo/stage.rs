@@ -9,7 +9,7 @@ use super::judge::{Verdict, WARM_UP_METRIC, judge};
 use super::numbers::{bytes, count};
 use super::progress::Line;
 use super::proof::{Answers, Proof};
-use super::{Options, proof, summary, table};
+use super::{Options, proof, reports, summary, table};
 use crate::envoy::process::{Usage, find_binary};
 use crate::envoy::{Envoy, EnvoyOptions, config};
 use crate::shop::client::{Client, Protocol};
@@ -76,7 +76,7 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     let books =
         BooksConfig { run_start_ns: unix_ns(), mark: plan.mark_label.clone(), ..BooksConfig::default() };
     let sink = Sink::start(books.clone()).await?;
-    let mut envoy = Envoy::start(EnvoyOptions {
+    let settings = EnvoyOptions {
         binary: find_binary()?,
         module: options.module.clone(),
         plugin_config,
@@ -84,13 +84,11 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
         workers: options.workers,
         folder: Some(options.json.with_file_name("envoy")),
         drain_seconds: 5,
-    })
-    .await?;
-    println!(
-        "\n  Phoenix: {} pods → Envoy, {} workers → exact sink\n",
-        options.replicas * 8,
-        options.workers
-    );
+    };
+    let mut envoy =
+        Envoy::start_edited(settings, |yaml| reports::with_cluster(&yaml, options.reports)).await?;
+    println!("\n  Phoenix: {} pods → Envoy, {} workers → exact sink", options.replicas * 8, options.workers);
+    println!("  watch meanwhile: {}\n", reports::command(options));
     let proof = Proof::begin(options, &plan).await?;
     sink.copy_to(proof.as_ref().map(Proof::folded));
     warm_up(&envoy).await?;
@@ -131,6 +129,7 @@ fn plugin_config() -> anyhow::Result<String> {
         fold["window"] = format!("{}ms", INTERVAL.as_millis()).into();
     }
     script::hasten(&mut document["plan"]);
+    document["envoy"]["report"] = reports::settings();
     Ok(serde_json::to_string_pretty(&document)?)
 }
 
