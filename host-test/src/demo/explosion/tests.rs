@@ -199,8 +199,10 @@ fn a_reaction_of_some_exports_holds_and_is_told() {
         Fate::Folds if first(seen) && seen.user.is_some_and(|user| !user.starts_with("staff-")) => Fate::Raw,
         fate => fate,
     });
-    // Twelve hundred users of a second in two exports: what is wrong is their number, not that they were raw.
-    assert_eq!(it.contained_after, Some(Duration::from_millis(100)), "{:?}", it.failures);
+    // Within the share that is no failure: there was room.
+    assert_eq!(it.failures, Vec::<String>::new());
+    assert_eq!((it.leaked_raw, it.beyond_share), (5, 0));
+    assert_eq!(it.contained_after, Some(Duration::from_millis(100)));
     assert_eq!(it.raw_exports, 1);
 }
 
