@@ -182,7 +182,6 @@ impl State {
             Entry::Contain { metric, label, level, at_s } => {
                 let Some(metric) = self.metrics.get_mut(&metric) else { return };
                 if metric.released_s.take().is_some() || metric.levels.is_empty() {
-                    metric.levels.clear();
                     metric.changed_s = at_s;
                 }
                 if usize::from(level) == metric.levels.len().saturating_add(1) {
