@@ -89,6 +89,9 @@ pub struct Registry {
     /// When the log of this process began.
     began: UnixNanos,
     generation: u64,
+    /// The latest time that the clock has shown, and the latest from which it was set back.
+    newest: UnixNanos,
+    set_back_from: UnixNanos,
     upkeep: upkeep::Upkeep,
     /// What streams weigh, where a rule keeps the heaviest.
     pub weights: Weights,
@@ -113,6 +116,8 @@ impl Registry {
             worker,
             began: UnixNanos(0),
             generation: 0,
+            newest: UnixNanos(0),
+            set_back_from: UnixNanos(0),
             upkeep: upkeep::Upkeep::default(),
             weights: Weights::default(),
             tops: tops::Tops::default(),
@@ -129,6 +134,10 @@ impl Registry {
         if !self.plan.as_ref().is_some_and(|known| Rc::ptr_eq(known, plan)) {
             self.adopt(plan, now);
         }
+        if now < self.newest {
+            self.set_back_from = self.newest;
+        }
+        self.newest = now.max(self.newest);
         self.turn(generation);
     }
 

@@ -255,7 +255,8 @@ impl Registry {
         }
         let expiry_ns = plan.plan.stream_expiry.as_nanos();
         let period_ns = plan.plan.watched_over().map_or(0, |period| period.as_nanos());
-        let forgot_s = whole_seconds(now.minus(period_ns));
+        // Under a clock that was set back a stream may have been seen at what is now the future.
+        let forgot_s = whole_seconds(now.minus(period_ns).max(self.set_back_from));
         let generation = low8(self.generation);
         let is_over = |it: &Metric| it.released_at().is_some_and(|at| now > at.plus(expiry_ns));
         let is_settled = |at_s: u32| now > seconds(at_s).plus(tops::hold_ns(plan));
