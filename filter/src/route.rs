@@ -161,7 +161,8 @@ impl Compiled {
         };
         let is_gone = |rule: &Rule| !self.plan.rules.iter().any(|other| same(rule, other));
         let had_them = before.plan.budgets.is_some() && !before.plan.rules.iter().any(is_gone);
-        self.budgets_since = if had_them { before.budgets_since } else { now };
+        // A clock that was set back must not make newborns of those that passed.
+        self.budgets_since = if had_them { before.budgets_since } else { now.max(before.budgets_since) };
         let known = |rule: &Rule| {
             let theirs = before.plan.rules.iter().zip(&before.courses).filter(|(other, _)| same(rule, other));
             // Whatever it kept: its streams were recorded.
