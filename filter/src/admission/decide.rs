@@ -167,7 +167,8 @@ pub fn decide(
         let room =
             tenant_room(state, capacity, group.tenant, &group.tenant_share, all).saturating_sub(already);
         let before = out.len();
-        one(state, group, &census.labels, room, hints, now_s, &mut out);
+        let process_room = capacity.series_max.saturating_sub(state.total()).saturating_sub(all);
+        one(state, group, &census.labels, (room, process_room), hints, now_s, &mut out);
         let takes = |entry: &&Entry| {
             matches!(entry, Entry::Admit { .. } | Entry::Folded { .. } | Entry::Promote { .. })
         };
@@ -177,12 +178,12 @@ pub fn decide(
     out
 }
 
-/// The same for one metric; `tenant_room` is what its tenant has left.
+/// The same for one metric; `tenant_room` is what its tenant has left, `process_room` what all have.
 fn one(
     state: &State,
     group: &Group,
     labels: &[NewLabel],
-    tenant_room: u32,
+    (tenant_room, process_room): (u32, u32),
     hints: &dyn Hints,
     now_s: u32,
     out: &mut Vec<Entry>,
@@ -245,7 +246,11 @@ fn one(
         let is_last = levels.last() == Some(&ALL_LABELS);
         if is_last || new.len() <= folded_room {
             let level = u8::try_from(levels.len()).unwrap_or(u8::MAX);
-            out.extend(new.into_iter().map(|series| Entry::Folded { series, metric, level }));
+            // What protected labels make goes beyond the share, and not beyond the process: the rest folds without being remembered.
+            let least = u32::from(it.folded == 0);
+            let most = process_room.saturating_sub(used).max(least);
+            let most = usize::try_from(most).unwrap_or(usize::MAX);
+            out.extend(new.into_iter().take(most).map(|series| Entry::Folded { series, metric, level }));
             return;
         }
         let next = if levels.len() < LEVELS_MAX {
