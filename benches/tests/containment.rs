@@ -173,7 +173,7 @@ impl Process for Fair {
 
     fn tick(&mut self, now_ns: u64) -> anyhow::Result<Vec<Emission>> {
         // At the end, and once on the way, so that the series is alive.
-        if self.total == 0 || (now_ns / 1_000_000_000) % 10 != 0 {
+        if self.total == 0 || !(now_ns / 1_000_000_000).is_multiple_of(10) {
             return Ok(Vec::new());
         }
         self.emitted = true;
