@@ -77,7 +77,7 @@ pub async fn start(shape: Shape, plugin_config: &Value, upstream: SocketAddr) ->
 pub async fn check(envoy: &Envoy, treatment: Treatment, points: u64) -> anyhow::Result<()> {
     let points = i64::try_from(points)?;
     let recorded = match treatment {
-        Treatment::Pass => 0,
+        Treatment::Pass | Treatment::Measure | Treatment::MeasureFirst | Treatment::Budget => 0,
         Treatment::Fold70 => points / 10 * 7,
         Treatment::FoldAll => points,
     };

@@ -36,6 +36,8 @@ pub mod upstream;
 /// Memory under churn, a part of `bench engine`.
 #[cfg(feature = "timing")]
 pub mod churn;
+/// `bench containment`.
+pub mod containment;
 /// `bench engine`.
 #[cfg(feature = "timing")]
 pub mod engine;

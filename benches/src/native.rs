@@ -24,11 +24,25 @@ pub enum Case {
     FoldAll,
     /// The same for seven tenths of the points; the rest passes.
     Fold70,
+    /// Scan, identify, measure; every point passes, and its stream came in this generation before.
+    Measure,
+    /// The same, and every point is the first of its stream in a generation.
+    MeasureFirst,
+    /// Scan, identify, measure, and every stream is one that a budget has admitted.
+    Budget,
 }
 
 impl Case {
     /// All of them, from little work to much.
-    pub const ALL: [Case; 4] = [Case::Pass, Case::Identify, Case::FoldAll, Case::Fold70];
+    pub const ALL: [Case; 7] = [
+        Case::Pass,
+        Case::Identify,
+        Case::FoldAll,
+        Case::Fold70,
+        Case::Measure,
+        Case::MeasureFirst,
+        Case::Budget,
+    ];
 
     /// Its name in figures.
     pub fn name(self) -> &'static str {
@@ -37,6 +51,9 @@ impl Case {
             Case::Identify => "identify",
             Case::FoldAll => "fold100",
             Case::Fold70 => "fold70",
+            Case::Measure => "measure",
+            Case::MeasureFirst => "measure_first",
+            Case::Budget => "budget",
         }
     }
 
@@ -46,6 +63,9 @@ impl Case {
             Case::Pass => Treatment::Pass,
             Case::Identify | Case::FoldAll => Treatment::FoldAll,
             Case::Fold70 => Treatment::Fold70,
+            Case::Measure => Treatment::Measure,
+            Case::MeasureFirst => Treatment::MeasureFirst,
+            Case::Budget => Treatment::Budget,
         }
     }
 

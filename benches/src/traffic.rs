@@ -246,13 +246,19 @@ pub enum Treatment {
     Fold70,
     /// Every point folds.
     FoldAll,
+    /// Every point passes and is measured, in a generation that lasts.
+    Measure,
+    /// The same with a generation that is over before a stream comes again: each point is its stream's first.
+    MeasureFirst,
+    /// Every point passes, measured, and admitted by a budget that holds.
+    Budget,
 }
 
 /// The plan for a treatment. `window` is also the delay: [`WINDOW`] where the clock is
 /// ours. Tables have room for every stream of the longest run.
 pub fn plan(treatment: Treatment, window: &str) -> serde_json::Value {
     let prefix = match treatment {
-        Treatment::Pass => None,
+        Treatment::Pass | Treatment::Measure | Treatment::MeasureFirst | Treatment::Budget => None,
         Treatment::Fold70 => Some(FOLDED),
         Treatment::FoldAll => Some(PREFIX),
     };
@@ -264,11 +270,24 @@ pub fn plan(treatment: Treatment, window: &str) -> serde_json::Value {
         })
     });
     let rest = serde_json::json!({"name": "rest", "metric": {"glob": "*"}, "pipeline": "full_fidelity"});
-    serde_json::json!({
+    let mut plan = serde_json::json!({
         "schema": 1, "version": 1, "hash_key": HASH_KEY, "writer": "bench", "first_sample_margin": "0s",
         "limits": {"streams_max": 4_000_000},
         "rules": fold.into_iter().chain([rest]).collect::<Vec<_>>()
-    })
+    });
+    match treatment {
+        Treatment::Pass | Treatment::Fold70 | Treatment::FoldAll => {}
+        Treatment::Measure => plan["measure"] = serde_json::json!({"period": "24h"}),
+        Treatment::MeasureFirst => plan["measure"] = serde_json::json!({"period": "15s"}),
+        Treatment::Budget => {
+            plan["measure"] = serde_json::json!({"period": "24h"});
+            plan["limits"]["active_series_max"] = serde_json::json!(4_000_000);
+            plan["budgets"] =
+                serde_json::json!({"tenants": [{"active_series": 3_000_000, "priority": "high"}]});
+            plan["rules"] = serde_json::json!([]);
+        }
+    }
+    plan
 }
 
 #[cfg(test)]

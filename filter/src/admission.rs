@@ -299,7 +299,11 @@ impl Registry {
                 self.names.insert(*label, Name { is_resource: *is_resource != 0, key: key.to_owned() });
             }
         }
-        let since = if it.forgot_s == 0 { self.began } else { self.began.max(seconds(it.forgot_s)) };
+        // An owner lets a stream count on that folded up to a window and its delay before `since`. What was forgotten was raw until then, and
+        // must not: so here that time is added.
+        let patience_ns = plan.budget_patience_ns();
+        let forgot = if it.forgot_s == 0 { self.began } else { seconds(it.forgot_s).plus(patience_ns) };
+        let since = self.began.max(forgot).max(plan.budgets_since);
         let (levels, released) = (it.levels.clone(), it.released_at());
         let (folds, names) = (&mut self.folds, &self.names);
         let level = |n| folds.level(plan, budgets, names, levels.get(..n)?, since, released);

@@ -34,6 +34,11 @@ const SUSPECTS_MAX: usize = 8 * SAMPLE_MAX;
 pub struct Sample(Vec<u64>);
 
 impl Sample {
+    /// The blinded identities, smallest first.
+    pub fn ids(&self) -> &[u64] {
+        &self.0
+    }
+
     /// Of these, in any order and each any number of times.
     pub fn of(ids: impl Iterator<Item = u64>) -> Sample {
         let mut heap = BinaryHeap::with_capacity(SAMPLE_MAX.saturating_add(1));

@@ -32,8 +32,6 @@ const METRIC_BYTES: usize = 400;
 /// A label of a stream.
 #[derive(Clone, Copy)]
 pub struct Label<'a> {
-    /// Half of the identity of its key.
-    pub id: u64,
     /// Its key.
     pub key: &'a [u8],
     /// It is one of the resource.
@@ -215,8 +213,14 @@ impl Measure {
         self.seen.has(stream)
     }
 
-    /// A stream's first point of the generation.
-    pub fn add(&mut self, metric: &Described<'_>, stream: Identity, labels: &[Label<'_>]) {
+    /// A stream's first point of the generation. `id` finds half of the identity of a label's key, the first time that it comes.
+    pub fn add(
+        &mut self,
+        metric: &Described<'_>,
+        stream: Identity,
+        labels: &[Label<'_>],
+        id: impl Fn(&Label<'_>) -> u64,
+    ) {
         let room = self.bytes < self.bytes_max.saturating_sub(self.seen.heap_bytes());
         let hash = stream.low();
         let (tenant, tenant_name) = metric.tenant;
@@ -241,11 +245,17 @@ impl Measure {
         });
         let before = it.labels.len();
         it.active.insert(hash);
+        let mut next = 0_usize;
         for label in labels {
-            let at = it.labels.iter().position(|known| known.id == label.id).or_else(|| {
+            // Streams of a metric bring their labels in one order.
+            let is =
+                |known: &MeasuredLabel| *known.key == *label.key && known.is_resource == label.is_resource;
+            let at =
+                if it.labels.get(next).is_some_and(is) { Some(next) } else { it.labels.iter().position(is) };
+            let at = at.or_else(|| {
                 (room && it.labels.len() < LABELS_MAX).then(|| {
                     it.labels.push(MeasuredLabel {
-                        id: label.id,
+                        id: id(label),
                         key: label.key.into(),
                         is_resource: label.is_resource,
                         values: Generations::default(),
@@ -256,6 +266,7 @@ impl Measure {
                     it.labels.len().saturating_sub(1)
                 })
             });
+            next = at.map_or(next, |at| at.saturating_add(1));
             let Some(known) = at.and_then(|at| it.labels.get_mut(at)) else {
                 self.unmeasured = self.unmeasured.saturating_add(1);
                 continue;
@@ -287,6 +298,11 @@ impl Measure {
     /// A metric.
     pub fn metric(&self, metric: u64) -> Option<&MeasuredMetric> {
         self.metrics.get(&metric)
+    }
+
+    /// A tenant.
+    pub fn tenant(&self, tenant: u64) -> Option<&MeasuredTenant> {
+        self.tenants.get(&tenant)
     }
 
     /// All metrics, by half of their identity.

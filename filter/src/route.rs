@@ -31,6 +31,8 @@ pub struct Compiled {
     budget_fold: Option<Fold>,
     /// Some rule keeps the heaviest streams.
     ranks: bool,
+    /// Since when budgets decide about what no rule speaks of, by the worker's clock; the epoch: since the process began.
+    pub budgets_since: UnixNanos,
     /// Until when raw series may end by a switch of this plan: a lifetime of a stream after the last one.
     raw_ends_until: Option<UnixNanos>,
 }
@@ -168,23 +170,35 @@ impl Compiled {
         let raw_ends_until = courses.iter().filter_map(ends).max();
         let none = Labels::Drop { resource: Vec::new(), attributes: Vec::new() };
         let budget_fold = plan.budgets.as_ref().map(|b| fold(&hasher, &plan, &b.fold.with(none), usize::MAX));
-        Compiled { plan, hasher, key, courses, budget_fold, ranks, raw_ends_until }
+        Compiled {
+            plan,
+            hasher,
+            key,
+            courses,
+            budget_fold,
+            ranks,
+            budgets_since: UnixNanos(0),
+            raw_ends_until,
+        }
     }
 
     /// This plan takes the place of another one now. A fold that the other had not is watched from now on: what its streams counted
-    /// before is in raw samples.
+    /// before is in raw samples. So it is with budgets, where there were none, or a rule that is no more let points pass them.
     pub fn follow(&mut self, before: &Compiled, now: UnixNanos) {
+        let same = |rule: &Rule, other: &Rule| {
+            (&other.metric, &other.resource, &other.attributes)
+                == (&rule.metric, &rule.resource, &rule.attributes)
+        };
+        let is_gone = |rule: &Rule| !self.plan.rules.iter().any(|other| same(rule, other));
+        let had_them = before.plan.budgets.is_some() && !before.plan.rules.iter().any(is_gone);
+        self.budgets_since = if had_them { before.budgets_since } else { now };
         let known = |rule: &Rule, salt: Option<u64>| {
-            let same = |other: &Rule| {
-                (&other.metric, &other.resource, &other.attributes)
-                    == (&rule.metric, &rule.resource, &rule.attributes)
-            };
             // Where some streams stayed, those were not recorded: only the same ranking goes on.
             let recorded = |course: &Course| match course {
                 Course::TopK(it) => salt == Some(it.salt),
                 _ => true,
             };
-            let theirs = before.plan.rules.iter().zip(&before.courses).filter(|(other, _)| same(other));
+            let theirs = before.plan.rules.iter().zip(&before.courses).filter(|(other, _)| same(rule, other));
             // Whatever it kept: its streams were recorded.
             let theirs = theirs.filter(|(_, course)| recorded(course));
             let all_folded = theirs.clone().any(|(_, course)| matches!(course, Course::Fold(_)));
@@ -221,6 +235,12 @@ impl Compiled {
     /// Is a fold declared for streams of this kind that are beyond a budget?
     pub fn budget_takes(&self, intake: Intake, temporality: Temporality) -> bool {
         self.budget_fold.as_ref().is_some_and(|fold| fold.kind(intake, temporality).is_some())
+    }
+
+    /// How long the windows of what is beyond a budget are open: width and delay.
+    pub fn budget_patience_ns(&self) -> u64 {
+        let windows = self.budget_fold.as_ref().map(|fold| fold.windows);
+        windows.map_or(0, |it| it.width_ns.saturating_add(it.delay_ns))
     }
 
     /// What happens to the points of the rule at `index`.

@@ -302,3 +302,129 @@ fn undeclared_gauges_pass_and_are_counted() {
     let (_, metric) = registry.measure.metrics().next().unwrap();
     assert!((480.0..520.0).contains(&metric.active.union().estimate()));
 }
+
+#[test]
+fn a_metric_that_was_forgotten_whole_is_no_newborn() {
+    let mut p = Process::new(&plan(SMALL), 1);
+    p.tick(T0);
+    let all = |time, value| (0..100).map(|n| leak(n, T0 + 5, time, value)).collect::<Vec<Point>>();
+    assert_eq!(p.send(0, "t", T0 + 10, &counter("requests", "a", &all(T0 + 10, 7))), 100);
+    for now in T0 + 11..T0 + 150 {
+        p.tick(now);
+    }
+    assert!(p.engine.registry(0).unwrap().state().metrics.is_empty(), "nobody spoke for a period");
+    // They come back with fifty strangers, of their age: nothing shows who counted already.
+    let mut back = all(T0 + 150, 9);
+    back.extend((100..150).map(|n| leak(n, T0 + 5, T0 + 150, 9)));
+    assert_eq!(p.send(0, "t", T0 + 150, &counter("requests", "a", &back)), 0);
+    let later: Vec<Point> = (0..150).map(|n| leak(n, T0 + 5, T0 + 160, 10)).collect();
+    p.send(0, "t", T0 + 160, &counter("requests", "a", &later));
+    for now in T0 + 160..T0 + 220 {
+        p.tick(now);
+    }
+    assert_eq!(p.folded.values().sum::<i64>(), 150, "baselines, and one each");
+}
+
+#[test]
+fn what_is_raw_again_is_not_forgotten_with_the_dead() {
+    // Whenever the log begins anew, some of them have just spoken and some will not for a while.
+    for phase in 0..5 {
+        stays_raw(phase);
+    }
+}
+
+fn stays_raw(phase: u64) {
+    let mut p = Process::new(&plan(SMALL), 2);
+    p.tick(T0);
+    let mut raw_since = 0;
+    for step in 1..=60_u64 {
+        let now = T0 + 10 * step;
+        let points: Vec<Point> = (0..40).map(|n| base(n, now, step as i64)).collect();
+        p.send(0, "t", now, &counter("requests", "a", &points));
+        // Somebody dies in every generation.
+        p.send(0, "other", now, &counter("mayflies", "a", &[leak(1_000 + step, now, now, 1)]));
+        if step == 5 {
+            let leaked: Vec<Point> = (0..500).map(|n| leak(n, T0 + 45, now, 1)).collect();
+            p.send(1, "t", now, &counter("requests", "a", &leaked));
+        }
+        if step > 5 && (raw_since == 0 || step % 5 == phase) {
+            let staying: Vec<Point> = (0..10).map(|n| leak(n, T0 + 45, now, step as i64)).collect();
+            if p.send(1, "t", now, &counter("requests", "a", &staying)) == 10 && raw_since == 0 {
+                raw_since = step;
+            }
+        }
+        (0..10).for_each(|at| p.tick(now + at));
+        if raw_since > 0 {
+            let metrics = &p.engine.registry(0).unwrap().state().metrics;
+            let it = metrics.values().max_by_key(|it| it.admitted).unwrap();
+            assert_eq!(
+                it.admitted, 50,
+                "raw since {raw_since}, at {step}: they speak every 50 s of a period of 90"
+            );
+        }
+    }
+    assert!((10..40).contains(&raw_since), "{raw_since}");
+}
+
+/// Raw again, then back after a silence into a metric that is contained once more: the owner still knows how far the stream had folded.
+#[test]
+fn what_a_stream_counted_while_it_was_raw_does_not_fold_when_it_returns() {
+    // The fold remembers streams for longer than the log does.
+    let plan = plan(SMALL).replace("\"stream_expiry\":\"60s\"", "\"stream_expiry\":\"600s\"");
+    let mut p = Process::new(&plan, 1);
+    p.tick(T0);
+    let all = |time, value, n| (0..n).map(|n| leak(n, T0 + 5, time, value)).collect::<Vec<Point>>();
+    p.send(0, "t", T0 + 10, &counter("requests", "a", &all(T0 + 10, 7, 150)));
+    let mut now = T0 + 10;
+    let released = loop {
+        now += 1;
+        p.tick(now);
+        if now % 10 == 0 {
+            assert_eq!(p.send(0, "t", now, &counter("requests", "a", &all(now, 7, 1))), 0);
+        }
+        let it = p.engine.registry(0).unwrap().state().metrics.values().next().cloned();
+        if let Some(at) = it.and_then(|it| it.released_s) {
+            break u64::from(at);
+        }
+        assert!(now < T0 + 300);
+    };
+    // One stream crosses; then it is raw, and as many as before contain the metric again; then all are silent, from the end of a generation on.
+    let crosses = released + (50 - released % 30) % 30;
+    (now..crosses).for_each(|now| p.tick(now));
+    assert_eq!(p.send(0, "t", crosses, &counter("requests", "a", &all(crosses, 8, 1))), 1);
+    let strangers: Vec<Point> = (500..650).map(|n| leak(n, crosses, crosses + 1, 1)).collect();
+    assert_eq!(p.send(0, "t", crosses + 1, &counter("requests", "a", &strangers)), 0);
+    assert_eq!(p.send(0, "t", crosses + 8, &counter("requests", "a", &all(crosses + 8, 1_000, 1))), 1);
+    (crosses + 8..crosses + 111).for_each(|now| p.tick(now));
+    let now = crosses + 111;
+    let mut back = all(now, 1_001, 1);
+    back.extend((700..850).map(|n| leak(n, now - 1, now, 0)));
+    assert_eq!(p.send(0, "t", now, &counter("requests", "a", &back)), 0);
+    p.send(0, "t", now + 10, &counter("requests", "a", &all(now + 10, 1_002, 1)));
+    (now + 10..now + 60).for_each(|now| p.tick(now));
+    assert_eq!(p.folded.values().sum::<i64>(), 150 * 7 + 1 + 150 + 1, "992 of it are in its raw series");
+}
+
+#[test]
+fn what_passed_without_budgets_does_not_fold_when_they_are_back() {
+    let with = plan(SMALL);
+    let without = with[..with.find(",\"measure\"").unwrap()].to_owned() + "}";
+    let mut p = Process::new(&with, 2);
+    p.tick(T0);
+    let all = |time, value| (0..150).map(|n| leak(n, T0 + 5, time, value)).collect::<Vec<Point>>();
+    p.send(0, "t", T0 + 10, &counter("requests", "a", &all(T0 + 10, 7)));
+    (T0 + 10..T0 + 40).for_each(|now| p.tick(now));
+    p.engine
+        .configure(without.replace("\"version\":1", "\"version\":2").as_bytes(), UnixNanos((T0 + 40) * S))
+        .unwrap();
+    assert_eq!(p.send(0, "t", T0 + 40, &counter("requests", "a", &all(T0 + 40, 8))), 150);
+    (T0 + 40..T0 + 60).for_each(|now| p.tick(now));
+    assert_eq!(p.send(0, "t", T0 + 60, &counter("requests", "a", &all(T0 + 60, 1_000))), 150);
+    p.engine
+        .configure(with.replace("\"version\":1", "\"version\":3").as_bytes(), UnixNanos((T0 + 61) * S))
+        .unwrap();
+    assert_eq!(p.send(0, "t", T0 + 62, &counter("requests", "a", &all(T0 + 62, 1_001))), 0);
+    assert_eq!(p.send(1, "t", T0 + 72, &counter("requests", "a", &all(T0 + 72, 1_002))), 0);
+    (T0 + 72..T0 + 130).for_each(|now| p.tick(now));
+    assert_eq!(p.folded.values().sum::<i64>(), 150 * 7 + 150, "what passed is in raw series");
+}

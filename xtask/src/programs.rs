@@ -52,6 +52,13 @@ pub fn bench(place: &Place, arguments: &[String]) -> Result<ExitCode> {
             vmagent::find(place)?;
         }
     }
+    if arguments.first().is_some_and(|name| name == "containment") {
+        // It needs the modules and no Envoy.
+        modules::build(place)?;
+        let mut command =
+            built(place, "bench", "release", &["-p", "phoenix-benches", "--release"], arguments)?;
+        return Ok(code(place.status(command.env("PHOENIX_WASM_DIR", &place.out), RUN_LIMIT)?));
+    }
     if arguments.first().is_some_and(|name| name == "sketch") {
         // It needs neither modules nor Envoy nor wasmtime.
         let build = ["-p", "phoenix-benches", "--release", "--no-default-features", "--features", "sketch"];

@@ -5,6 +5,7 @@
 
 use anyhow::{Result, bail};
 use clap::{Parser, ValueEnum};
+use phoenix_benches::containment::scenario::Kind;
 use phoenix_benches::fidelity;
 use phoenix_host_test::envoy::config::project;
 use phoenix_host_test::fidelity::table::Table;
@@ -22,13 +23,48 @@ struct Arguments {
     /// Streams of the traffic. Not for fidelity. Where resident memory is measured, thirty times as many.
     #[arg(long, default_value_t = 100_000)]
     streams: usize,
+    /// Only this scenario. Containment only.
+    #[arg(long, value_parser = scenario)]
+    scenario: Option<Kind>,
+    /// Seeds at the reduced size and a share of 100; others run a part of them. 1,000 when left out, 100 when all benches run. Containment only.
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// The first seed. Containment only.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Only this share, in series; 100 and 10000 when left out. Containment only.
+    #[arg(long)]
+    share: Option<usize>,
+    /// Only this process. Containment only.
+    #[arg(long, value_enum)]
+    embedder: Option<Embedder>,
+    /// Without the full size. Containment only.
+    #[arg(long)]
+    reduced: bool,
     /// Folder of the JSON files; target/phoenix/bench when left out.
     #[arg(long)]
     out: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Embedder {
+    /// What others ship, modelled.
+    Baseline,
+    /// The engine in this process.
+    Native,
+    /// The built module under the test host.
+    Wasmtime,
+}
+
+fn scenario(name: &str) -> Result<Kind, String> {
+    let names = Kind::ALL.map(Kind::name).join(", ");
+    Kind::ALL.into_iter().find(|kind| kind.name() == name).ok_or(format!("one of {names}"))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Name {
+    /// Budgets while labels explode, beside models of what others ship.
+    Containment,
     /// The engine natively and in wasmtime, beside prost.
     Engine,
     /// Real Envoy with and without the module, and with a second worker.
@@ -48,6 +84,9 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let out = arguments.out.clone().unwrap_or_else(|| project().join("target/phoenix/bench"));
     let is_wanted = |name| arguments.name.is_none_or(|wanted| wanted == name);
+    if is_wanted(Name::Containment) {
+        timing::containment(&arguments, &out)?;
+    }
     if is_wanted(Name::Engine) {
         timing::engine(&arguments, &out)?;
     }
@@ -110,8 +149,48 @@ fn sketch(_: &Arguments, _: &Path) -> Result<()> {
 
 #[cfg(feature = "timing")]
 mod timing {
-    use super::{Arguments, Path, Result};
+    use super::{Arguments, Embedder, Path, Result};
+    use phoenix_benches::containment::scenario::Kind;
+    use phoenix_benches::containment::table::{self, Subject};
     use phoenix_benches::{engine, envoy, rival};
+
+    pub fn containment(arguments: &Arguments, out: &Path) -> Result<()> {
+        let subjects = Subject::ALL.into_iter().filter(|subject| match arguments.embedder {
+            None => true,
+            Some(Embedder::Baseline) => subject.is_baseline(),
+            Some(Embedder::Native) => *subject == Subject::Native,
+            Some(Embedder::Wasmtime) => *subject == Subject::Wasmtime,
+        });
+        let default = match arguments.name {
+            _ if arguments.quick => 10,
+            None => 100,
+            Some(_) => 1_000,
+        };
+        let options = table::Options {
+            seeds: arguments.seeds.unwrap_or(default),
+            first: arguments.seed,
+            kinds: arguments.scenario.map_or(Kind::ALL.to_vec(), |kind| vec![kind]),
+            shares: arguments.share.map_or(vec![100, 10_000], |share| vec![share]),
+            subjects: subjects.collect(),
+            has_full: !arguments.quick && !arguments.reduced,
+        };
+        println!("\ncontainment: budgets while labels explode, seeds from {}\n", options.first);
+        let outcome = table::run(&options, |what| eprintln!("  {what}"))?;
+        for (share, table) in &outcome.tables {
+            println!("share {share}\n{table}\n");
+        }
+        for line in outcome.missed.iter().take(MISSED_SHOWN) {
+            println!("{line}");
+        }
+        if outcome.missed.len() > MISSED_SHOWN {
+            println!("and {} runs more that miss a target", outcome.missed.len() - MISSED_SHOWN);
+        }
+        println!("{}", outcome.figures.write(out, "containment")?.display());
+        Ok(())
+    }
+
+    /// Enough to see a pattern.
+    const MISSED_SHOWN: usize = 40;
 
     pub fn engine(arguments: &Arguments, out: &Path) -> Result<()> {
         let options = match arguments.quick {
@@ -171,6 +250,10 @@ mod timing {
 #[cfg(not(feature = "timing"))]
 mod timing {
     use super::{Arguments, Path, Result, bail};
+
+    pub fn containment(_: &Arguments, _: &Path) -> Result<()> {
+        bail!("built without the feature `timing`")
+    }
 
     pub fn engine(_: &Arguments, _: &Path) -> Result<()> {
         bail!("built without the feature `timing`")

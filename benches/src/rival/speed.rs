@@ -55,7 +55,7 @@ impl Options {
 /// forgotten after ten minutes, as ours are; only samples within two seconds of its start are taken for baselines, as long as it takes to begin here.
 pub fn aggregation(treatment: Treatment) -> String {
     let prefix = match treatment {
-        Treatment::Pass => "nothing.",
+        Treatment::Pass | Treatment::Measure | Treatment::MeasureFirst | Treatment::Budget => "nothing.",
         Treatment::Fold70 => FOLDED,
         Treatment::FoldAll => PREFIX,
     };

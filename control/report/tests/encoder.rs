@@ -231,7 +231,7 @@ fn large(metrics: usize, tenants: usize) -> wire::Report {
     assert!(active.len() > 800, "dense: {}", active.len());
     let label = |at: usize| wire::Label {
         key: format!("http.request.label_{at}"),
-        resource: at % 3 == 0,
+        resource: at.is_multiple_of(3),
         values: values.clone(),
         without: without.clone(),
         values_estimate: 100.5 + at as f64,

@@ -225,7 +225,7 @@ fn what_cannot_be_merged_is_added_and_says_so() {
         "a number alone"
     );
     assert_eq!(estimate([Part::new(1, &a, 0.0), Part::AtMost(7.0)]), bound(17.0, 10.0));
-    assert_eq!(estimate([Part::Number(number), Part::Number(0.0)]).is_upper_bound, false, "one part");
+    assert!(!estimate([Part::Number(number), Part::Number(0.0)]).is_upper_bound, "one part");
     assert_eq!(estimate([]), Estimate::default());
 }
 

@@ -229,7 +229,7 @@ fn decisions(rows: &[Row<'_>]) -> String {
     let header = ["metric", "time", "process", "what", "labels", "why"];
     let mut all: Vec<_> =
         rows.iter().flat_map(|row| row.metric.decisions.iter().map(move |one| (row, one))).collect();
-    all.sort_by(|(_, a), (_, b)| b.time_unix_nano.cmp(&a.time_unix_nano));
+    all.sort_by_key(|(_, one)| std::cmp::Reverse(one.time_unix_nano));
     let most = if rows.len() == 1 { usize::MAX } else { rows.len() };
     let lines = all.into_iter().take(most).map(|(row, decision)| {
         vec![

@@ -250,8 +250,8 @@ fn the_silent_are_stale_after_three_intervals_and_gone_after_ten() {
     let (mut heard, start) = heard();
     let at = |seconds: u64| start + Duration::from_secs(seconds);
     assert!(heard.snapshot(at(30)).stale.is_empty());
-    // Worker 1 of gateway a speaks again: worker 0 alone is silent, so the process is not.
-    let mut one = reports::all()[1].clone();
+    // Worker 0 of gateway a speaks again: worker 1 alone is silent, so the process is not.
+    let mut one = reports::all()[0].clone();
     one.sequence = 2;
     heard.take(&one.encode_to_vec(), NOW, at(25)).unwrap();
     // Who repeats itself says nothing.
@@ -266,7 +266,7 @@ fn the_silent_are_stale_after_three_intervals_and_gone_after_ten() {
     assert_eq!(
         known.view.processes.iter().map(|one| one.workers).collect::<Vec<_>>(),
         [1],
-        "worker 1 is left"
+        "worker 0 is left"
     );
     assert_eq!(heard.snapshot(at(126)).view.processes.len(), 0);
 }

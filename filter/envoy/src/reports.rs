@@ -7,6 +7,7 @@ use crate::config::ReportTo;
 use crate::host;
 use crate::stats::{Stats, bump};
 use phoenix_filter::admission::Registry;
+use phoenix_filter::affinity::Sample;
 use phoenix_filter::report::account::{Context, report};
 use phoenix_filter::route::Compiled;
 use phoenix_filter::units::UnixNanos;
@@ -43,24 +44,29 @@ pub struct Reports {
 }
 
 impl Reports {
-    /// Report, when it is time and the last one has been answered. A clock that was set back must not stop it.
+    /// Is it time, and has the last one been answered? A clock that was set back must not stop it.
+    pub fn is_due(&mut self, settings: &ReportTo, now_ns: u64) -> bool {
+        if self.flight.as_ref().is_some_and(|flight| now_ns < flight.deadline_ns) {
+            return false;
+        }
+        let interval_ns = settings.interval.as_nanos();
+        if now_ns < self.due_ns && self.due_ns.saturating_sub(now_ns) <= interval_ns {
+            return false;
+        }
+        self.due_ns = now_ns.saturating_add(interval_ns);
+        true
+    }
+
+    /// Report. `sample`: streams of the shards that this worker folds.
     pub fn send(
         &mut self,
         settings: &ReportTo,
         who: &Who<'_>,
-        (registry, plan): (&Registry, &Compiled),
+        (registry, plan, sample): (&Registry, &Compiled, &Sample),
         root: u32,
         stats: &mut Stats,
         now_ns: u64,
     ) {
-        if self.flight.as_ref().is_some_and(|flight| now_ns < flight.deadline_ns) {
-            return;
-        }
-        let interval_ns = settings.interval.as_nanos();
-        if now_ns < self.due_ns && self.due_ns.saturating_sub(now_ns) <= interval_ns {
-            return;
-        }
-        self.due_ns = now_ns.saturating_add(interval_ns);
         self.sequence = self.sequence.saturating_add(1);
         let counts = stats.counts();
         let body = report(
@@ -73,7 +79,7 @@ impl Reports {
                 time: UnixNanos(now_ns),
                 start_time: UnixNanos(who.began_ns),
                 counts: &counts,
-                overlap_sample: &[],
+                overlap_sample: sample.ids(),
             },
         );
         let authority = settings.authority.as_deref().unwrap_or(&settings.cluster);

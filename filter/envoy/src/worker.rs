@@ -11,6 +11,7 @@ use crate::reports::{Reports, Who};
 use crate::sender::Sender;
 use crate::stats::{Stats, bump};
 use crate::{host, names, shared};
+use phoenix_filter::affinity::Sample;
 use phoenix_filter::flow::Scratch;
 use phoenix_filter::ledger::Page;
 use phoenix_filter::owner::Owner;
@@ -313,9 +314,16 @@ impl Worker {
         // Gauges are sums over workers, and all of these know the same: only one may show it.
         let s = &mut self.stats;
         (s.admitted_series, s.budget_series, s.contained_metrics) = (admitted, series, contained);
-        if let Some(settings) = &config.envoy.report {
+        if let Some(settings) = &config.envoy.report
+            && self.reports.is_due(settings, now_ns)
+        {
+            let recent_ns = config.plan.plan.longest_fold().as_nanos();
+            let mine = self.owned.iter().filter(|o| o.claim.is_some());
+            let sample = mine.fold(Sample::default(), |all, owned| {
+                all.union(&owned.owner.sample(recent_ns, |id| config.plan.hasher.blind(id)))
+            });
             let who = Who { process: &self.writer, worker: self.number, began_ns: self.began_ns };
-            self.reports.send(settings, &who, (registry, &config.plan), root, s, now_ns);
+            self.reports.send(settings, &who, (registry, &config.plan, &sample), root, s, now_ns);
         }
     }
 

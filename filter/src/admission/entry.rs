@@ -22,7 +22,8 @@ pub enum Entry {
     Contain { metric: u64, label: u64, level: u8, at_s: u32 },
     /// Streams of the metric are raw again from `at_s` on, in event time; it was said at `said_s`.
     Release { metric: u64, at_s: u32, said_s: u32 },
-    /// Streams of this metric that were raw may be forgotten by now, if they have been silent since before `at_s`.
+    /// Streams of this metric that were raw may be forgotten by now, if they have been silent since before `at_s`; with 0 for a metric: those
+    /// of all metrics that are not in the log any more.
     Forgot { metric: u64, at_s: u32 },
     /// The stream is raw from `at_s` on; before, it folded.
     Promote { series: u64, metric: u64, at_s: u32 },

@@ -65,6 +65,9 @@ pub const ALL_LABELS: u64 = 0;
 /// In the place of a label: the metric is ranked. Its heaviest streams are raw, and what is not known here folds. Labels are odd.
 pub const RANKED: u64 = 2;
 
+/// In place of a metric: all that are not in the log any more.
+pub const GONE: u64 = 0;
+
 /// A metric of a tenant.
 #[derive(Clone, Debug, Default)]
 pub struct Metric {
@@ -132,6 +135,8 @@ pub struct State {
     pub tenants: ByHalf<u32>,
     /// Entries of series so far: the number of the next.
     pub numbered: u32,
+    /// Metrics have left the log with raw streams that were silent since before then, in seconds: one that comes is one that may come back.
+    pub gone_s: u32,
     /// Counts what changed for points that are known already: contained, released.
     pub turns: u64,
 }
@@ -146,7 +151,11 @@ impl State {
     pub fn apply(&mut self, entry: Entry, generation: u8, before: Option<u8>) {
         match entry {
             Entry::Metric { metric, tenant } => {
-                self.metrics.entry(metric).or_default().tenant = tenant;
+                let forgot_s = self.gone_s;
+                self.metrics
+                    .entry(metric)
+                    .or_insert_with(|| Metric { forgot_s, ..Metric::default() })
+                    .tenant = tenant;
                 self.tenants.entry(tenant).or_default();
             }
             Entry::Admit { series, metric } => {
@@ -187,6 +196,7 @@ impl State {
                 (metric.released_s, metric.changed_s) = (Some(at_s), said_s);
                 self.turns = self.turns.saturating_add(1);
             }
+            Entry::Forgot { metric: GONE, at_s } => self.gone_s = self.gone_s.max(at_s),
             Entry::Forgot { metric, at_s } => {
                 let Some(metric) = self.metrics.get_mut(&metric) else { return };
                 metric.forgot_s = metric.forgot_s.max(at_s);

@@ -6,7 +6,7 @@
 //! Should a worker hang, nothing is forgotten until it speaks again; should the leader, until there is another.
 
 use super::entry::{Entry, Place};
-use super::state::{ByHalf, Metric, Standing, State, seconds, whole_seconds};
+use super::state::{ByHalf, GONE, Metric, Standing, State, seconds, whole_seconds};
 use super::{Decision, Registry, What, low8, tops};
 use crate::measure::GENERATIONS;
 use crate::route::Compiled;
@@ -157,8 +157,7 @@ impl Registry {
                 (_, None) => What::Widened,
             };
             if last != Some((what, it.levels.len())) {
-                let tenant =
-                    self.measure.tenants().find(|(id, _)| *id == measured.tenant).map(|(_, t)| &t.name);
+                let tenant = self.measure.tenant(measured.tenant).map(|tenant| &tenant.name);
                 let tenant: &[u8] = tenant.map_or(b"", |name| name);
                 let (share, _) = Registry::share(budgets, tenant, &measured.name);
                 let effective = it.released_at().unwrap_or(now);
@@ -194,7 +193,7 @@ impl Registry {
     fn say_need(&self, budgets: &Budgets, shared: &dyn Shared) {
         for (id, it) in self.log.state.metrics.iter().filter(|(_, it)| it.is_contained()) {
             let Some(measured) = self.measure.metric(*id) else { continue };
-            let tenant = self.measure.tenants().find(|(id, _)| *id == it.tenant).map(|(_, t)| &t.name);
+            let tenant = self.measure.tenant(it.tenant).map(|tenant| &tenant.name);
             let tenant: &[u8] = tenant.map_or(b"", |name| name);
             let (share, tenant_share) = Registry::share(budgets, tenant, &measured.name);
             let tenant_share = tenant_share.active_series;
@@ -307,36 +306,40 @@ struct Kept<'a> {
 /// What a log that begins anew says: everything but the dead, in the order of the old one.
 fn kept(state: &State, dead: &dyn Fn(&super::Known) -> bool, how: &Kept<'_>) -> Vec<Entry> {
     let Kept { is_over, is_settled, forgot_s, now } = *how;
-    let mut alive: Vec<(u64, &super::Known, u64)> = Vec::new();
     let mut metrics: Vec<(&u64, &Metric)> = state.metrics.iter().collect();
     order::sort_by(&mut metrics, |(a, _), (b, _)| a.cmp(b));
+    // In the order of their numbers, each of which one series has.
+    let mut alive = vec![None; usize::try_from(state.numbered).unwrap_or(0)];
     // Metrics with the time before which streams of theirs were raw that are known no more.
-    let mut lost: ByHalf<u32> = ByHalf::default();
+    let (mut lost, mut living) = (ByHalf::<u32>::default(), ByHalf::<()>::default());
     for (series, known) in &state.series {
-        if dead(known) {
-            let at_s = match known.standing {
-                Standing::Folded(_) => continue,
-                Standing::Leaves(at_s) => at_s,
-                Standing::Raw | Standing::Comes(_) => forgot_s,
-            };
-            let known = lost.entry(known.metric).or_default();
-            *known = at_s.max(*known);
-        } else {
-            alive.push((*series, known, known.metric));
+        if !dead(known) {
+            living.insert(known.metric, ());
+            if let Some(place) = alive.get_mut(known.number as usize) {
+                *place = Some((*series, known));
+            }
+            continue;
         }
+        let at_s = match known.standing {
+            Standing::Folded(_) => continue,
+            Standing::Leaves(at_s) => at_s,
+            Standing::Raw | Standing::Comes(_) => forgot_s,
+        };
+        let known = lost.entry(known.metric).or_default();
+        *known = at_s.max(*known);
     }
-    order::sort_by(&mut alive, |(_, a, _), (_, b, _)| a.number.cmp(&b.number));
-    let mut out = Vec::with_capacity(alive.len().saturating_add(metrics.len()));
+    let mut gone_s = state.gone_s;
+    let mut out = Vec::with_capacity(state.series.len().saturating_add(metrics.len()));
     for (id, it) in metrics {
-        let lost_s = lost.get(id).copied().unwrap_or_default();
-        let is_empty = !it.has_levels() && alive.iter().all(|(_, _, metric)| metric != id);
+        let is_empty = !it.has_levels() && !living.contains_key(id);
+        let lost_s = lost.get(id).copied().unwrap_or_default().max(it.forgot_s);
         if is_empty {
+            gone_s = gone_s.max(lost_s);
             continue;
         }
         out.push(Entry::Metric { metric: *id, tenant: it.tenant });
-        let at_s = lost_s.max(it.forgot_s);
-        if at_s > 0 {
-            out.push(Entry::Forgot { metric: *id, at_s });
+        if lost_s > 0 {
+            out.push(Entry::Forgot { metric: *id, at_s: lost_s });
         }
         if is_over(it) {
             continue;
@@ -348,7 +351,8 @@ fn kept(state: &State, dead: &dyn Fn(&super::Known) -> bool, how: &Kept<'_>) -> 
             out.push(Entry::Release { metric: *id, at_s, said_s: it.changed_s });
         }
     }
-    for (series, known, metric) in alive {
+    for (series, known) in alive.into_iter().flatten() {
+        let metric = known.metric;
         out.push(match known.standing {
             Standing::Raw => Entry::Admit { series, metric },
             Standing::Folded(level) => Entry::Folded { series, metric, level },
@@ -366,6 +370,10 @@ fn kept(state: &State, dead: &dyn Fn(&super::Known) -> bool, how: &Kept<'_>) -> 
         if let Standing::Leaves(at_s) = known.standing {
             out.push(Entry::Demote { series, metric, at_s });
         }
+    }
+    if gone_s > 0 {
+        // Behind the metrics that are there: it speaks of those that will come.
+        out.push(Entry::Forgot { metric: GONE, at_s: gone_s });
     }
     out
 }

@@ -7,7 +7,7 @@
 use super::points::{Fate, Fold, Seen};
 use super::{FlowError, MetricScope, ResourceScope, Walk};
 use crate::admission::{self, Level, Metric, NewLabel, Registry, Standing, folded};
-use crate::decode::{Run, UsualPoint};
+use crate::decode::{KeyValue, Run, UsualPoint};
 use crate::hash::{Domain, Hasher, Identity};
 use crate::identify;
 use crate::kind::Intake;
@@ -359,22 +359,24 @@ impl Walk<'_> {
     ) -> Result<(), FlowError> {
         let (buf, plan) = (self.buf, self.plan);
         let resource = guard.resource.all.iter().map(|it| Label {
-            id: it.label.id,
             key: it.key.bytes(buf),
             is_resource: true,
             pair: it.label.pair,
             value: it.value.bytes(buf),
         });
         let mut labels: Vec<Label<'_>> = resource.collect();
-        let mut it = attributes.attributes(buf);
-        while let Some(kv) = it.next()? {
+        let mut it = attributes.fields(buf);
+        while let Some((field, content)) = it.next()? {
             if labels.len() >= LABELS_MAX as usize {
                 break;
             }
-            let key = kv.key.bytes(buf);
-            let pair = identify::attribute(&plan.hasher, Domain::Attribute, buf, &kv)?;
-            let (id, value) = (label_id(&plan.hasher, key, false), kv.value.text().bytes(buf));
-            labels.push(Label { id, key, is_resource: false, pair, value });
+            let kv = KeyValue::read(buf, field.span(), content)?;
+            let pair = self
+                .s
+                .dictionary
+                .part(buf, field.span(), || identify::attribute(&plan.hasher, Domain::Attribute, buf, &kv))?;
+            let (key, value) = (kv.key.bytes(buf), kv.value.text().bytes(buf));
+            labels.push(Label { key, is_resource: false, pair, value });
         }
         let described = Described {
             id: guard.metric,
@@ -383,7 +385,8 @@ impl Walk<'_> {
             kind: guard.kind,
         };
         if let Some(registry) = &mut self.s.registry {
-            registry.measure.add(&described, stream, &labels);
+            let id = |label: &Label<'_>| label_id(&plan.hasher, label.key, label.is_resource);
+            registry.measure.add(&described, stream, &labels, id);
         }
         Ok(())
     }

@@ -8,6 +8,7 @@
 //! What came before is recognised, byte for byte: the attributes of a point that the [`Trail`] expects or finds; of others each one alone
 //! ([`Parts`]); what is left is read and hashed. Heads that were written before are copied ([`Heads`]).
 
+use super::guard::PASS;
 use super::heads::Heads;
 use super::parts::Parts;
 use super::trail::{Known, Trail};
@@ -200,6 +201,16 @@ impl Dictionary {
     #[inline(always)]
     pub fn expected(&self, fold: usize) -> Option<Known> {
         self.trail.expected(fold)
+    }
+
+    /// Identity of one attribute of a point that passes; `find` says it where it is not known.
+    pub fn part<E>(
+        &mut self,
+        buf: &[u8],
+        field: Span,
+        find: impl FnOnce() -> Result<Identity, E>,
+    ) -> Result<Identity, E> {
+        self.parts.get(field.bytes(buf), PASS, || Ok((find()?, true))).map(|(id, _)| id)
     }
 
     /// The point at hand had what was guessed.

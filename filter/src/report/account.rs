@@ -3,11 +3,13 @@
 //! In: the registry, and what only the embedder knows: who we are, the counters, a sample of streams. Out: the bytes. Sketches are merged over
 //! the generations of the period here, once a report, never on the way of a point.
 
+use super::room::DETAILED_METRICS;
 use super::{Decision, Example, Label, Metric, Report, Tenant, encode};
 use crate::admission::{Registry, What, is_protected};
 use crate::route::Compiled;
 use crate::sketch::Distinct;
 use crate::units::UnixNanos;
+use phoenix_plan::order;
 
 /// Decisions of a metric that a report repeats: the last ones.
 const DECISIONS_SHOWN: usize = 4;
@@ -34,23 +36,32 @@ pub struct Context<'a> {
 struct Merged {
     metric: u64,
     active: Distinct,
+    estimate: f64,
+    /// Values, and series without the label; none where others are heavier.
     labels: Vec<(Distinct, Distinct)>,
     sentences: Vec<String>,
 }
 
+/// What all metrics have, and what the heaviest have besides: a label costs two estimates of some microseconds each, and this runs on a
+/// thread that has requests to serve.
+fn merge(registry: &Registry) -> Vec<Merged> {
+    let merged = registry.measure.metrics().map(|(metric, it)| {
+        let active = it.active.union();
+        let sentences = registry.decisions(metric).map(|decision| decision.sentence()).collect();
+        Merged { metric, estimate: active.estimate(), active, labels: Vec::new(), sentences }
+    });
+    let mut merged: Vec<Merged> = merged.collect();
+    order::sort_by(&mut merged, |a, b| b.estimate.total_cmp(&a.estimate).then(a.metric.cmp(&b.metric)));
+    for it in merged.iter_mut().take(DETAILED_METRICS) {
+        let labels = registry.measure.metric(it.metric).map_or(&[][..], |measured| &measured.labels);
+        it.labels = labels.iter().map(|label| (label.values.union(), label.without.union())).collect();
+    }
+    merged
+}
+
 /// The report of a worker.
 pub fn report(registry: &Registry, plan: &Compiled, context: &Context<'_>) -> Vec<u8> {
-    let merged = registry.measure.metrics().map(|(id, it)| {
-        let labels = it.labels.iter().map(|label| (label.values.union(), label.without.union()));
-        let sentences = registry.decisions(id).map(|decision| decision.sentence());
-        Merged {
-            metric: id,
-            active: it.active.union(),
-            labels: labels.collect(),
-            sentences: sentences.collect(),
-        }
-    });
-    let merged: Vec<Merged> = merged.collect();
+    let merged = merge(registry);
     let of_tenants: Vec<(u64, Distinct)> =
         registry.measure.tenants().map(|(id, it)| (id, it.active.union())).collect();
     let budgets = plan.plan.budgets.as_ref();
@@ -106,7 +117,7 @@ pub fn report(registry: &Registry, plan: &Compiled, context: &Context<'_>) -> Ve
                 admitted: state.map_or(0, |m| u64::from(m.admitted)),
                 folded_series: state.map_or(0, |m| u64::from(m.folded)),
                 active: Some(&sketches.active),
-                active_estimate: sketches.active.estimate(),
+                active_estimate: sketches.estimate,
                 growth: measured.active.growth(),
                 labels: labels.collect(),
                 decisions: decisions.collect(),

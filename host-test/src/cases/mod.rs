@@ -65,7 +65,7 @@ pub struct Attempt {
 }
 
 /// Counters that every embedder keeps, by the names of Envoy's without `phoenix_`.
-pub const COUNTERS: [&str; 32] = [
+pub const COUNTERS: [&str; 35] = [
     "points",
     "passed",
     "recorded",

@@ -358,8 +358,9 @@ impl Process {
     /// The calls that wait for an answer.
     pub fn pending_calls(&self) -> Vec<(CallId, Call)> {
         let shared = self.shared.borrow();
-        let calls = shared.calls.iter().enumerate().map(|(index, call)| (CallId(index), call.clone()));
-        calls.filter(|(_, call)| call.state == CallState::Pending).collect()
+        let calls = shared.calls.iter().enumerate();
+        let pending = calls.filter(|(_, call)| call.state == CallState::Pending);
+        pending.map(|(index, call)| (CallId(index), call.clone())).collect()
     }
 
     /// Ends a pending call and runs its callback.
