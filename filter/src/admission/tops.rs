@@ -23,8 +23,9 @@ const FOLDS_MAX: usize = 4_096;
 /// Numbers of these folds begin here: those of budgets count from 2^16 on.
 const NUMBERS_FROM: usize = 1 << 24;
 
-/// For which streams a fold is: of which rule, since when they are recorded, when they switch.
-type Key = (usize, UnixNanos, UnixNanos);
+/// For which streams a fold is: of which rule, since when they are recorded, when they switch, and whether they come from it. Two that switch at
+/// one time in opposite directions have a fold each, since whatever is remembered under its number is of one side.
+type Key = (usize, UnixNanos, UnixNanos, bool);
 
 /// What a worker remembers of rankings.
 #[derive(Default)]
@@ -68,7 +69,7 @@ impl Registry {
             None if since == rule.fold.since => return None,
             None => (UnixNanos(0), since),
         };
-        let key = (index, since, at);
+        let key = (index, since, at, matches!(standing, Some(Standing::Comes(_))));
         if let Some(known) = self.tops.made.get(&key) {
             return Some(known.clone());
         }
