@@ -5,7 +5,7 @@
 
 use crate::notes::condition;
 use crate::plan_commands::pipeline;
-use phoenix_plan::{Fold, Plan, Rule};
+use phoenix_plan::{Fold, Plan, Rule, TopK};
 
 type Pairs = [(String, String)];
 
@@ -31,6 +31,9 @@ pub fn print(plan: &Plan, metric: &str, resource: &Pairs, attributes: &Pairs) {
     print!("rule {} {:?}: decides: ", index + 1, rule.name);
     let Some(switch) = &rule.switch else {
         println!("pipeline {}", pipeline(rule.pipeline));
+        if let Some(topk) = &rule.topk {
+            print_topk(topk);
+        }
         match &rule.fold {
             Some(fold) => print_fold(plan, fold, resource, attributes),
             None => println!("the point passes untouched"),
@@ -48,6 +51,18 @@ pub fn print(plan: &Plan, metric: &str, resource: &Pairs, attributes: &Pairs) {
             Some(fold) => print_fold(plan, fold, resource, attributes),
             None => println!("  the point passes untouched"),
         }
+    }
+}
+
+/// Which streams of a metric stay; what follows is said of the others.
+fn print_topk(topk: &TopK) {
+    match topk.coverage_percent {
+        Some(percent) => println!(
+            "  kept      the heaviest streams that hold {percent} % of the metric, {} to begin with, {} at most; of the others:",
+            topk.k,
+            topk.k_max()
+        ),
+        None => println!("  kept      the {} heaviest streams of the metric; of the others:", topk.k),
     }
 }
 

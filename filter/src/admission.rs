@@ -15,13 +15,17 @@ mod decide;
 mod entry;
 mod folds;
 mod log;
+mod rank;
 mod state;
+mod tops;
 mod upkeep;
+mod weights;
 
 pub use decide::{Capacity, Census, Group, Hint, Hints, NewLabel, Newcomer, folded, slack};
 pub use entry::{Entry, Place};
 pub use folds::{Level, Name, is_foldable, is_protected};
-pub use state::{ALL_LABELS, ByHalf, Known, Metric, Standing, State, seconds, whole_seconds};
+pub use state::{ALL_LABELS, ByHalf, Known, Metric, RANKED, Standing, State, seconds, whole_seconds};
+pub use weights::{Weighed, Weighs, Weights};
 
 use crate::hash::Domain;
 use crate::limits::METRICS_MAX;
@@ -78,12 +82,20 @@ pub struct Registry {
     names: ByHalf<Name>,
     plan: Option<Rc<Compiled>>,
     capacity: Capacity,
+    /// Tenants that the plan names: they are always told apart.
+    named: ByHalf<()>,
     /// Number of this worker.
     worker: u64,
     /// When the log of this process began.
     began: UnixNanos,
     generation: u64,
+    /// The latest time that the clock has shown, and the latest from which it was set back.
+    newest: UnixNanos,
+    set_back_from: UnixNanos,
     upkeep: upkeep::Upkeep,
+    /// What streams weigh, where a rule keeps the heaviest.
+    pub weights: Weights,
+    tops: tops::Tops,
     decisions: VecDeque<Decision>,
     /// Streams about which nothing could be decided.
     pub undecided: u64,
@@ -100,10 +112,15 @@ impl Registry {
             names: ByHalf::default(),
             plan: None,
             capacity: Capacity::default(),
+            named: ByHalf::default(),
             worker,
             began: UnixNanos(0),
             generation: 0,
+            newest: UnixNanos(0),
+            set_back_from: UnixNanos(0),
             upkeep: upkeep::Upkeep::default(),
+            weights: Weights::default(),
+            tops: tops::Tops::default(),
             decisions: VecDeque::new(),
             undecided: 0,
         }
@@ -111,29 +128,40 @@ impl Registry {
 
     /// A batch comes in, or a tick: under which plan, and in which generation?
     pub fn begin(&mut self, plan: &Rc<Compiled>, now: UnixNanos) {
-        let period_ns = plan.plan.measured_over().map_or(u64::MAX, |period| period.as_nanos());
+        let period_ns = plan.plan.watched_over().map_or(u64::MAX, |period| period.as_nanos());
         let third_ns = period_ns.checked_div(GENERATIONS as u64).unwrap_or(0);
         let generation = now.0.checked_div(third_ns).unwrap_or(0);
         if !self.plan.as_ref().is_some_and(|known| Rc::ptr_eq(known, plan)) {
             self.adopt(plan, now);
         }
-        if generation > self.generation {
-            // By eight bits of age nothing may look young again.
-            let turns = generation.saturating_sub(self.generation);
-            if turns >= u64::from(state::UNSEEN) {
-                let now8 = low8(generation).wrapping_sub(state::UNSEEN);
-                self.log.state.series.values_mut().for_each(|known| known.seen = now8);
-            } else {
-                let now8 = low8(generation);
-                for known in self.log.state.series.values_mut() {
-                    if now8.wrapping_sub(known.seen) > state::UNSEEN {
-                        known.seen = now8.wrapping_sub(state::UNSEEN);
-                    }
-                }
-            }
-            self.generation = generation;
-            self.measure.turn(generation);
+        if now < self.newest {
+            self.set_back_from = self.newest;
         }
+        self.newest = now.max(self.newest);
+        self.turn(generation);
+    }
+
+    /// The generation that the clock shows. One further is the next one. More than that, or back, is a clock that was set, or a period that a
+    /// plan changed: then the generation that is ends, and what was seen is as old as it was.
+    fn turn(&mut self, generation: u64) {
+        let ahead = generation.wrapping_sub(self.generation);
+        // A worker that ticks a little later than the one before it is no clock that was set back.
+        if ahead == 0 || ahead == u64::MAX {
+            return;
+        }
+        let is_first = self.generation == 0;
+        let leap = if is_first { 0 } else { low8(ahead.wrapping_sub(1)) };
+        let now8 = low8(generation);
+        for known in self.log.state.series.values_mut() {
+            known.seen = known.seen.wrapping_add(leap);
+            // By eight bits of age nothing may look young again.
+            if now8.wrapping_sub(known.seen) > state::UNSEEN {
+                known.seen = now8.wrapping_sub(state::UNSEEN);
+            }
+        }
+        self.generation = generation;
+        self.measure.turn(generation);
+        self.weights.turn(1);
     }
 
     fn adopt(&mut self, plan: &Rc<Compiled>, now: UnixNanos) {
@@ -143,12 +171,17 @@ impl Registry {
             self.log = Log::new(key);
             self.names.clear();
             self.measure = Measure::default();
+            self.weights.clear();
             self.generation = 0;
         }
         let began = format!("log/{key:x}/began");
         self.shared.set(&began, &now.0.to_le_bytes(), If::Absent);
         let known = self.shared.get(&began).and_then(|(bytes, _)| bytes.first_chunk().copied());
         self.began = known.map_or(now, |bytes| UnixNanos(u64::from_le_bytes(bytes)));
+        let tenants = plan.plan.budgets.iter().flat_map(|budgets| &budgets.tenants);
+        let named = tenants.filter_map(|share| share.tenant.as_ref());
+        let half = |name: &String| plan.hasher.pair(Domain::Tenant, name.as_bytes(), b"").low();
+        self.named = named.map(|name| (half(name), ())).collect();
         let limits = &plan.plan.limits;
         self.measure.set_max(usize::try_from(limits.measure_bytes_max).unwrap_or(usize::MAX));
         let named = plan.plan.budgets.iter().flat_map(|budgets| &budgets.tenants);
@@ -158,6 +191,7 @@ impl Registry {
         });
         self.capacity = Capacity { series_max: limits.active_series_max, reserved: reserved.collect() };
         self.folds.clear();
+        self.tops.clear();
         self.plan = Some(plan.clone());
     }
 
@@ -193,7 +227,7 @@ impl Registry {
     pub fn tenant(&self, plan: &Compiled, tenant: u64) -> u64 {
         let tenants = &self.log.state.tenants;
         let max = usize::try_from(plan.plan.limits.tenants_max).unwrap_or(usize::MAX);
-        if tenants.len() < max || tenants.contains_key(&tenant) {
+        if tenants.len() < max || tenants.contains_key(&tenant) || self.named.contains_key(&tenant) {
             return tenant;
         }
         plan.hasher.pair(Domain::Tenant, b"", b"other tenants").low()
@@ -229,7 +263,9 @@ impl Registry {
                     names.insert(*label, name);
                 }
             }
-            let contains = entries.iter().filter(|entry| matches!(entry, Entry::Contain { .. }));
+            let contains = entries
+                .iter()
+                .filter(|entry| matches!(entry, Entry::Contain { label, .. } if *label != RANKED));
             decided = contains.copied().collect();
             if entries.iter().all(|entry| matches!(entry, Entry::Metric { .. })) {
                 // Nothing but a name for a metric that needs none yet.
@@ -268,7 +304,15 @@ impl Registry {
     }
 
     /// The folds of a contained metric, level by level.
-    pub fn levels(&mut self, plan: &Compiled, budgets: &Budgets, metric: u64) -> Vec<Rc<Level>> {
+    ///
+    /// `least`: since when at least its streams are recorded.
+    pub fn levels(
+        &mut self,
+        plan: &Compiled,
+        budgets: &Budgets,
+        metric: u64,
+        least: UnixNanos,
+    ) -> Vec<Rc<Level>> {
         let Some(it) = self.log.state.metrics.get(&metric) else { return Vec::new() };
         if !it.has_levels() {
             return Vec::new();
@@ -290,6 +334,7 @@ impl Registry {
         let patience_ns = plan.budget_patience_ns();
         let forgot = if it.forgot_s == 0 { self.began } else { seconds(it.forgot_s).plus(patience_ns) };
         let since = self.began.max(forgot).max(plan.budgets_since);
+        let since = since.max(least);
         let (levels, released) = (it.levels.clone(), it.released_at());
         let (folds, names) = (&mut self.folds, &self.names);
         let level = |n| folds.level(plan, budgets, names, levels.get(..n)?, since, released);
@@ -305,7 +350,11 @@ impl Registry {
 
     /// Bytes that it takes, about.
     pub fn heap_bytes(&self) -> usize {
-        self.log.state.heap_bytes().saturating_add(self.measure.heap_bytes())
+        self.log
+            .state
+            .heap_bytes()
+            .saturating_add(self.measure.heap_bytes())
+            .saturating_add(self.weights.heap_bytes())
     }
 }
 

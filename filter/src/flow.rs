@@ -33,6 +33,7 @@ mod kept;
 mod parts;
 mod points;
 mod steady;
+mod topk;
 mod trail;
 use distributions::Atom;
 use guard::{Guard, ResourceLabels};
@@ -116,7 +117,7 @@ impl Scratch {
 
     fn begin(&mut self, plan: &Rc<Compiled>, now: UnixNanos) {
         self.raw.age(now, plan.plan.stream_expiry.as_nanos());
-        if plan.plan.measured_over().is_some()
+        if plan.plan.watched_over().is_some()
             && let Some(registry) = &mut self.registry
         {
             registry.begin(plan, now);
@@ -238,6 +239,8 @@ struct Walk<'a> {
     tenant: &'a [u8],
     sender_id: Identity,
     tenant_id: Identity,
+    /// The ranking of the metric at hand, where its heaviest streams stay.
+    top: Option<topk::Top>,
     /// What is known about the metric at hand, for points that pass: without a rule, and by one.
     guards: [Option<Guard>; 2],
     progress: census::Progress,
@@ -268,6 +271,7 @@ impl<'a> Walk<'a> {
             tenant: batch.tenant,
             sender_id: h.pair(Domain::Tenant, batch.tenant, batch.sender),
             tenant_id: h.pair(Domain::Tenant, batch.tenant, b""),
+            top: None,
             guards: [None, None],
             progress: census::Progress::default(),
             ahead_after,
@@ -423,8 +427,10 @@ impl<'a> Walk<'a> {
         scope.id = Some(scope_id);
         let metric_id = identify::metric(h, self.buf, metric.name, metric.unit, &intake.facts(temporality));
         let stream = self.sender_id.plus(resource_id).plus(scope_id).plus(metric_id);
-        let labels = if self.is_guarding() { Some(self.resource_labels(resource)?) } else { None };
-        self.guards = [None, None];
+        let is_guarding = self.is_guarding();
+        let is_watching = is_guarding || self.s.candidates.topk(self.plan).is_some();
+        let labels = if is_watching { Some(self.resource_labels(resource)?) } else { None };
+        (self.guards, self.top) = ([None, None], None);
         let within = MetricScope {
             metric,
             intake,
@@ -443,7 +449,7 @@ impl<'a> Walk<'a> {
         let mut children = Children::default();
         let steady = self.steady(intake, temporality);
         // Where every point passes by the same guard, that has a short way as well.
-        let passing = self.ruled().filter(|_| within.labels.is_some() && intake.is_number());
+        let passing = self.ruled().filter(|_| is_guarding && intake.is_number());
         let mut fields = points.fields(self.buf);
         while let Some((field, span)) = fields.next()? {
             if steady.is_some_and(|fold| self.recorded_again(span, &within, fold)) {

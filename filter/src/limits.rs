@@ -67,6 +67,9 @@ pub const LEDGER_METRICS_MAX: usize = 1_024;
 /// Metrics that budgets tell apart; those beyond share one budget a tenant. About 150 bytes each in every worker.
 pub const METRICS_MAX: usize = 20_000;
 
+/// Streams that a worker ranks; those beyond fold or stay as they are. About 70 bytes each.
+pub const RANKED_STREAMS_MAX: usize = 200_000;
+
 /// Longest metric name the ledger keeps; longer names are cut for the page's title only.
 pub const LEDGER_NAME_MAX: usize = 200;
 

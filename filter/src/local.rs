@@ -233,7 +233,7 @@ impl Local {
         // The first one leads, and goes last: by then all have said what they saw.
         for (worker, scratch) in self.scratches.iter_mut().enumerate().rev() {
             if let Some(registry) = scratch.registry()
-                && plan.plan.measured_over().is_some()
+                && plan.plan.watched_over().is_some()
             {
                 registry.tick(plan, worker == 0, workers, now);
             }

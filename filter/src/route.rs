@@ -31,6 +31,8 @@ pub struct Compiled {
     budget_fold: Option<Fold>,
     /// Since when budgets decide about what no rule speaks of, by the worker's clock; the epoch: since the process began.
     pub budgets_since: UnixNanos,
+    /// Some rule keeps the heaviest streams.
+    ranks: bool,
     /// Until when raw series may end by a switch of this plan: a lifetime of a stream after the last one.
     raw_ends_until: Option<UnixNanos>,
 }
@@ -43,6 +45,20 @@ pub enum Course {
     Fold(Fold),
     /// One until a point in event time, another from then on.
     Switch(Box<Switched>),
+    /// The heaviest streams pass, the others fold.
+    TopK(Box<TopK>),
+}
+
+/// The heaviest streams of a metric stay.
+pub struct TopK {
+    /// The fold of the others.
+    pub fold: Fold,
+    /// How many stay.
+    pub how: phoenix_plan::TopK,
+    /// Hash of the rule: the ranking of its metrics is no other rule's.
+    pub salt: u64,
+    /// The plan before folded all of these streams: none is raw before it is promoted.
+    pub all_folded: bool,
 }
 
 impl Course {
@@ -50,6 +66,7 @@ impl Course {
         let (one, switch) = match self {
             Course::Pass => (None, None),
             Course::Fold(fold) => (Some(fold), None),
+            Course::TopK(it) => (Some(&it.fold), None),
             Course::Switch(switch) => (None, Some(switch)),
         };
         one.into_iter().chain(switch.into_iter().flat_map(|s| s.before.iter().chain(&s.after)))
@@ -59,6 +76,7 @@ impl Course {
         let (one, switch) = match self {
             Course::Pass => (None, None),
             Course::Fold(fold) => (Some(fold), None),
+            Course::TopK(it) => (Some(&mut it.fold), None),
             Course::Switch(switch) => (None, Some(switch)),
         };
         one.into_iter().chain(switch.into_iter().flat_map(|s| s.before.iter_mut().chain(&mut s.after)))
@@ -75,6 +93,8 @@ pub struct Switched {
     pub before: Option<Fold>,
     /// The fold of the others; none: they pass.
     pub after: Option<Fold>,
+    /// One stream switches by itself: the series that it folded into goes on.
+    pub alone: bool,
 }
 
 /// The fold of one rule.
@@ -146,10 +166,20 @@ impl Compiled {
             Course::Switch(s) => s.before.is_none().then_some(s.settled_at),
             _ => None,
         };
+        let ranks = courses.iter().any(|course| matches!(course, Course::TopK(_)));
         let raw_ends_until = courses.iter().filter_map(ends).max();
         let none = Labels::Drop { resource: Vec::new(), attributes: Vec::new() };
         let budget_fold = plan.budgets.as_ref().map(|b| fold(&hasher, &plan, &b.fold.with(none), usize::MAX));
-        Compiled { plan, hasher, key, courses, budget_fold, budgets_since: UnixNanos(0), raw_ends_until }
+        Compiled {
+            plan,
+            hasher,
+            key,
+            courses,
+            budget_fold,
+            budgets_since: UnixNanos(0),
+            ranks,
+            raw_ends_until,
+        }
     }
 
     /// This plan takes the place of another one now. A fold that the other had not is watched from now on: what its streams counted
@@ -161,16 +191,45 @@ impl Compiled {
         };
         let is_gone = |rule: &Rule| !self.plan.rules.iter().any(|other| same(rule, other));
         let had_them = before.plan.budgets.is_some() && !before.plan.rules.iter().any(is_gone);
-        self.budgets_since = if had_them { before.budgets_since } else { now };
-        let known = |rule: &Rule| {
+        // A clock that was set back must not make newborns of those that passed.
+        self.budgets_since = if had_them { before.budgets_since } else { now.max(before.budgets_since) };
+        let known = |rule: &Rule, salt: Option<u64>| {
+            // Where some streams stayed, those were not recorded: only the same ranking goes on.
+            let recorded = |course: &Course| match course {
+                Course::TopK(it) => salt == Some(it.salt),
+                _ => true,
+            };
             let theirs = before.plan.rules.iter().zip(&before.courses).filter(|(other, _)| same(rule, other));
             // Whatever it kept: its streams were recorded.
-            theirs.flat_map(|(_, course)| course.folds()).map(|other| other.since).min()
+            let theirs = theirs.filter(|(_, course)| recorded(course));
+            let all_folded = theirs.clone().any(|(_, course)| matches!(course, Course::Fold(_)));
+            (theirs.flat_map(|(_, course)| course.folds()).map(|other| other.since).min(), all_folded)
         };
         for (rule, course) in self.plan.rules.iter().zip(&mut self.courses) {
+            let salt = match course {
+                Course::TopK(it) => Some(it.salt),
+                _ => None,
+            };
+            let (since, all_folded) = known(rule, salt);
             for fold in course.folds_mut() {
-                fold.since = known(rule).unwrap_or(now);
+                fold.since = since.unwrap_or(now);
             }
+            if let Course::TopK(it) = course {
+                it.all_folded = all_folded;
+            }
+        }
+    }
+
+    /// Does some rule keep the heaviest streams?
+    pub fn ranks(&self) -> bool {
+        self.ranks
+    }
+
+    /// What the rule at `index` keeps, where it keeps the heaviest streams.
+    pub fn topk(&self, index: usize) -> Option<&TopK> {
+        match self.course(index) {
+            Course::TopK(it) => Some(it),
+            _ => None,
         }
     }
 
@@ -193,6 +252,7 @@ impl Compiled {
     /// May raw series end by a switch of this plan, now or later?
     pub fn ends_raw_series(&self, now: UnixNanos) -> bool {
         self.plan.affinity == Affinity::Checked
+            || self.ranks
             || self.raw_ends_until.is_some_and(|until| self.plan.clock == Clock::Event || now <= until)
     }
 }
@@ -203,12 +263,21 @@ fn course(hasher: &Hasher, plan: &Plan, rule: &Rule, folds: &mut usize) -> Cours
         *folds = folds.saturating_add(1);
         Some(fold(hasher, plan, it, *folds))
     };
+    if let (Some(how), Pipeline::ExperimentalTopk) = (&rule.topk, rule.pipeline) {
+        let it = ready(Pipeline::Optimized, &rule.fold).map(|fold| TopK {
+            fold,
+            how: how.clone(),
+            salt: hasher.pair(Domain::Label, b"experimental_topk", rule.name.as_bytes()).low(),
+            all_folded: false,
+        });
+        return it.map_or(Course::Pass, |it| Course::TopK(Box::new(it)));
+    }
     let after = ready(rule.pipeline, &rule.fold);
     if let Some(switch) = &rule.switch {
         let at = UnixNanos(switch.at.as_nanos());
         let settled_at = at.plus(plan.stream_expiry.as_nanos());
         let before = ready(switch.from.pipeline, &switch.from.fold);
-        return Course::Switch(Box::new(Switched { at, settled_at, before, after }));
+        return Course::Switch(Box::new(Switched { at, settled_at, before, after, alone: false }));
     }
     after.map_or(Course::Pass, Course::Fold)
 }
@@ -256,6 +325,14 @@ impl Candidates {
     pub fn none_takes(&self, plan: &Compiled, intake: Intake, temporality: Temporality) -> bool {
         let mut folds = self.asking.iter().chain(&self.last).flat_map(|i| plan.course(*i).folds());
         folds.all(|fold| fold.kind(intake, temporality).is_none())
+    }
+
+    /// A rule that keeps the heaviest streams may speak of some point of the metric: the first such.
+    pub fn topk<'p>(&self, plan: &'p Compiled) -> Option<&'p TopK> {
+        if !plan.ranks {
+            return None;
+        }
+        self.asking.iter().chain(&self.last).find_map(|index| plan.topk(*index))
     }
 
     /// No rule speaks of any point of the metric.

@@ -17,7 +17,7 @@ use crate::kind::Kind;
 use crate::ledger::PageId;
 use crate::limits::{AHEAD_MAX_NS, OPEN_WINDOWS_MAX};
 use crate::record::{SeriesHead, Temporality};
-use crate::switch::Side;
+use crate::switch::{Side, Turn};
 use crate::units::UnixNanos;
 use crate::window::Windows;
 use phoenix_plan::Function;
@@ -177,6 +177,10 @@ impl Series {
         self.expiry_ns = head.expiry_ns;
         self.exemplars_max = usize::from(head.exemplars_max);
         match head.turn {
+            // No switch, or one that was called off, or that of one stream among others.
+            None | Some(Turn { side: Side::LeavesForRaw, .. }) => {
+                (self.opens_at, self.flat) = (UnixNanos(0), None)
+            }
             Some(turn) if turn.side.closes() => self.flat = Some((turn.at, turn.at.plus(settle_ns))),
             Some(turn) => {
                 if self.flat.take().is_some() && self.stale && self.is_idle() {
@@ -191,8 +195,6 @@ impl Series {
                     self.opens_at = turn.at;
                 }
             }
-            // No switch, or one that was called off.
-            None => (self.opens_at, self.flat) = (UnixNanos(0), None),
         }
     }
 

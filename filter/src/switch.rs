@@ -33,6 +33,8 @@ pub enum Side {
     ClosesForRaw,
     /// It closes; afterwards its streams fold into another series. It takes the part before the switch.
     ClosesForFold,
+    /// It goes on; one of its streams is raw afterwards. It takes all of that stream's increment that spans the switch.
+    LeavesForRaw,
 }
 
 /// A series' part in a switch.
@@ -45,12 +47,27 @@ pub struct Turn {
 }
 
 impl Side {
-    const ALL: [Side; 4] =
-        [Side::OpensAfterRaw, Side::OpensAfterFold, Side::ClosesForRaw, Side::ClosesForFold];
+    const ALL: [Side; 5] = [
+        Side::OpensAfterRaw,
+        Side::OpensAfterFold,
+        Side::ClosesForRaw,
+        Side::ClosesForFold,
+        Side::LeavesForRaw,
+    ];
 
     /// Does the series end at the switch?
     pub fn closes(self) -> bool {
         matches!(self, Side::ClosesForRaw | Side::ClosesForFold)
+    }
+
+    /// Is a stream elsewhere from the switch on?
+    pub fn loses(self) -> bool {
+        self.closes() || self == Side::LeavesForRaw
+    }
+
+    /// Is it raw from the switch on?
+    pub fn is_raw_after(self) -> bool {
+        matches!(self, Side::ClosesForRaw | Side::LeavesForRaw)
     }
 }
 
@@ -196,6 +213,6 @@ mod tests {
             let (code, at) = Turn::code(turn);
             assert_eq!(Turn::of_code(code, at), Ok(turn));
         }
-        assert_eq!(Turn::of_code(5, 9), Err(RecordError::Malformed));
+        assert_eq!(Turn::of_code(6, 9), Err(RecordError::Malformed));
     }
 }

@@ -82,6 +82,10 @@ pub const PERIOD_MS: RangeInclusive<u64> = 15_000..=86_400_000;
 pub const DWELL_MS: RangeInclusive<u64> = 1_000..=86_400_000;
 /// How far ahead a restoration is announced: two export intervals of a second, of an hour at most.
 pub const SWITCH_LEAD_MS: RangeInclusive<u64> = 2_000..=7_200_000;
+/// Streams that a top-k rule keeps: each worker says twice as many with their weights once a generation, 16 bytes each.
+pub const TOP_K: RangeInclusive<u32> = 1..=10_000;
+/// A part of a metric's total.
+pub const COVERAGE_PERCENT: RangeInclusive<u32> = 1..=100;
 /// From a tenth on, so that something is restored; all of it is no hysteresis, and allowed.
 pub const RESTORE_PERCENT: RangeInclusive<u32> = 10..=100;
 
@@ -93,7 +97,10 @@ pub(crate) fn range_text(field: &str) -> Option<String> {
         "clock" => "wall, event".to_owned(),
         "affinity" => "assumed, checked".to_owned(),
         "placement" => "gateway, sidecar".to_owned(),
-        "pipeline" | "switch.from.pipeline" => "full_fidelity, optimized".to_owned(),
+        "pipeline" => "full_fidelity, optimized, experimental_topk".to_owned(),
+        "switch.from.pipeline" => "full_fidelity, optimized".to_owned(),
+        "topk.k" | "topk.k_max" => text(&TOP_K),
+        "topk.coverage_percent" => text(&COVERAGE_PERCENT),
         priority if priority.starts_with("budgets.tenants[") && priority.ends_with("].priority") => {
             "low, normal, high".to_owned()
         }

@@ -57,5 +57,5 @@ pub use matchers::{LabelMatch, LabelOp, MetricMatch};
 pub use parse::read;
 pub use plan::{
     Affinity, Clock, Fold, Function, Limits, OutputTemporality, Pipeline, Placement, Plan, Rule,
-    SummaryFunction, Switch, Tenant, Treatment,
+    SummaryFunction, Switch, Tenant, TopK, Treatment,
 };

@@ -3,7 +3,9 @@
 //! Types only, with the defaults and the few questions that everybody asks of a plan. `docs/plan.md` explains each field with an
 //! example; [`crate::bounds`] holds the ranges; [`Plan::validate`] holds the rules that join fields.
 
-use crate::{Budgets, DurationMs, HashKey, InstantMs, LabelMatch, Labels, Measure, MetricMatch, shape};
+use crate::{
+    Budgets, DurationMs, HashKey, InstantMs, LabelMatch, Labels, Measure, MetricMatch, bounds, shape,
+};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Resource attributes that an OTLP backend always stores on a series, as `job` and `instance`.
@@ -208,9 +210,12 @@ pub struct Rule {
     /// The treatment.
     #[serde(deserialize_with = "shape::word")]
     pub pipeline: Pipeline,
-    /// What `optimized` does; required there, refused elsewhere.
+    /// What `optimized` does, and `experimental_topk` to the tail; required there, refused elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "shape::optional_object")]
     pub fold: Option<Fold>,
+    /// How many streams `experimental_topk` keeps; required there, refused elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "shape::optional_object")]
+    pub topk: Option<TopK>,
     /// The treatment up to a point in event time, when it is not the one above from the beginning.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "shape::optional_object")]
     pub switch: Option<Switch>,
@@ -250,8 +255,33 @@ pub enum Pipeline {
     FullFidelity,
     /// Streams are folded.
     Optimized,
-    /// Heavy streams stay, the tail is folded. Refused by this version.
+    /// Heavy streams stay, the tail is folded.
     ExperimentalTopk,
+}
+
+/// How many streams of a metric stay, where the tail is folded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct TopK {
+    /// Streams that stay, of each metric of a tenant; with a target, to begin with.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 10_000)))]
+    pub k: u32,
+    /// Part of the metric's total that the streams which stay are to hold: k follows it. Left out: k stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 100)))]
+    pub coverage_percent: Option<u32>,
+    /// The most that k may become; at least k. Left out: ten times k, within the range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 10_000)))]
+    pub k_max: Option<u32>,
+}
+
+impl TopK {
+    /// The most that k may become.
+    pub fn k_max(&self) -> u32 {
+        self.k_max.unwrap_or(self.k.saturating_mul(10).min(*bounds::TOP_K.end()))
+    }
 }
 
 /// How streams are folded.
@@ -369,6 +399,12 @@ impl Plan {
             (None, Some(_)) => Some(Measure::default().period),
             (None, None) => None,
         }
+    }
+
+    /// The period over which something is remembered of every stream, to measure it, to keep a budget or to rank it; none: nothing is.
+    pub fn watched_over(&self) -> Option<DurationMs> {
+        let ranks = self.rules.iter().any(|rule| rule.pipeline == Pipeline::ExperimentalTopk);
+        self.measured_over().or_else(|| ranks.then_some(Measure::default().period))
     }
 
     /// The shortest stream expiry that the rules allow: twice the longest delay + window, so that no stream is forgotten while

@@ -94,10 +94,45 @@ impl Plan {
         text(&format!("metric.{operation}"), name, 1, name_max)?;
         matchers("resource", &rule.resource)?;
         matchers("attributes", &rule.attributes)?;
+        if rule.pipeline == Pipeline::ExperimentalTopk {
+            return self.validate_topk(rule);
+        }
+        if rule.topk.is_some() {
+            return Err(PlanError::of("topk", "", "no topk, which only pipeline experimental_topk has"));
+        }
         self.validate_treatment(rule.pipeline, rule.fold.as_ref())?;
         rule.switch.as_ref().map_or(Ok(()), |switch| {
             self.validate_switch(rule, switch).map_err(|error| error.under("switch"))
         })
+    }
+
+    /// Some streams stay and the others fold: both must be said, and no switch, since each stream has its own.
+    fn validate_topk(&self, rule: &Rule) -> Checked {
+        let Some(fold) = &rule.fold else {
+            return Err(PlanError::of(
+                "fold",
+                "",
+                "a fold of the tail, which pipeline experimental_topk needs",
+            ));
+        };
+        self.validate_fold(fold).map_err(|error| error.under("fold"))?;
+        let Some(topk) = &rule.topk else {
+            return Err(PlanError::of("topk", "", "topk with a k, which pipeline experimental_topk needs"));
+        };
+        number("topk.k", topk.k, &bounds::TOP_K)?;
+        if let Some(percent) = topk.coverage_percent {
+            number("topk.coverage_percent", percent, &bounds::COVERAGE_PERCENT)?;
+        }
+        if let Some(k_max) = topk.k_max.filter(|k_max| !(topk.k..=*bounds::TOP_K.end()).contains(k_max)) {
+            let allowed = format!("k, {}, to {}", topk.k, bounds::TOP_K.end());
+            return Err(PlanError::of("topk.k_max", k_max.to_string(), allowed));
+        }
+        if rule.switch.is_some() {
+            let allowed = "no switch with pipeline experimental_topk: it switches each stream by itself; a plan with the other pipeline \
+                           first, or after it";
+            return Err(PlanError::of("switch", "", allowed));
+        }
+        Ok(())
     }
 
     /// A switch has two sides that write different series: the windows of a series change without one.
@@ -124,7 +159,7 @@ impl Plan {
             (Pipeline::ExperimentalTopk, _) => Err(PlanError::of(
                 "pipeline",
                 "\"experimental_topk\"",
-                "full_fidelity or optimized; this version does not know experimental_topk yet",
+                "full_fidelity or optimized: nothing switches from experimental_topk, where each stream has a switch of its own",
             )),
             (Pipeline::Optimized, None) => {
                 Err(PlanError::of("fold", "", "a fold, which pipeline optimized needs"))

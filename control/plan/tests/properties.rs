@@ -69,17 +69,35 @@ fn rule() -> impl Strategy<Value = Rule> {
     ];
     let label = ("[a-z.]{1,8}", op).prop_map(|(key, op)| LabelMatch { key, op });
     let matchers = prop::collection::vec(label, 0..4);
-    (metric, matchers.clone(), matchers, prop::option::of(fold()), prop::option::of(switch())).prop_map(
-        |(metric, resource, attributes, fold, switch)| Rule {
+    (
+        metric,
+        matchers.clone(),
+        matchers,
+        prop::option::of(fold()),
+        prop::option::of(switch()),
+        prop::option::of(topk()),
+    )
+        .prop_map(|(metric, resource, attributes, fold, switch, topk)| Rule {
             name: String::new(),
             metric,
             resource,
             attributes,
-            pipeline: pipeline(fold.as_ref()),
-            switch: switch.filter(|s| changes(s.from.fold.as_ref(), fold.as_ref())),
+            pipeline: if fold.is_some() && topk.is_some() {
+                Pipeline::ExperimentalTopk
+            } else {
+                pipeline(fold.as_ref())
+            },
+            switch: switch.filter(|s| {
+                (fold.is_none() || topk.is_none()) && changes(s.from.fold.as_ref(), fold.as_ref())
+            }),
+            topk: topk.filter(|_| fold.is_some()),
             fold,
-        },
-    )
+        })
+}
+
+fn topk() -> impl Strategy<Value = TopK> {
+    (1u32..=10_000, prop::option::of(1u32..=100), any::<bool>())
+        .prop_map(|(k, coverage_percent, more)| TopK { k, coverage_percent, k_max: more.then_some(10_000) })
 }
 
 fn pipeline(fold: Option<&Fold>) -> Pipeline {

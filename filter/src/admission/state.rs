@@ -64,6 +64,8 @@ pub const ALL_LABELS: u64 = 0;
 
 /// In place of a metric: all that are not in the log any more.
 pub const GONE: u64 = 0;
+/// In the place of a label: the metric is ranked. Its heaviest streams are raw, and what is not known here folds. Labels are odd.
+pub const RANKED: u64 = 2;
 
 /// A metric of a tenant.
 #[derive(Clone, Debug, Default)]
@@ -92,7 +94,12 @@ impl Metric {
 
     /// New streams of it fold.
     pub fn is_contained(&self) -> bool {
-        !self.levels.is_empty() && self.released_s.is_none()
+        !self.levels.is_empty() && self.released_s.is_none() && !self.is_ranked()
+    }
+
+    /// Its heaviest streams are raw, the others fold.
+    pub fn is_ranked(&self) -> bool {
+        self.levels.first() == Some(&RANKED)
     }
 
     /// New points of it may fold: it is contained, or was until the switch that is near.
@@ -175,7 +182,6 @@ impl State {
             Entry::Contain { metric, label, level, at_s } => {
                 let Some(metric) = self.metrics.get_mut(&metric) else { return };
                 if metric.released_s.take().is_some() || metric.levels.is_empty() {
-                    metric.levels.clear();
                     metric.changed_s = at_s;
                 }
                 if usize::from(level) == metric.levels.len().saturating_add(1) {
@@ -206,8 +212,12 @@ impl State {
                 }
             }
             Entry::Demote { series, at_s, .. } => {
-                if let Some(known) = self.series.get_mut(&series) {
-                    known.standing = Standing::Leaves(at_s);
+                let Some(known) = self.series.get_mut(&series) else { return };
+                let was = core::mem::replace(&mut known.standing, Standing::Leaves(at_s));
+                if !matches!(was, Standing::Leaves(_))
+                    && let Some(metric) = self.metrics.get_mut(&known.metric)
+                {
+                    metric.admitted = metric.admitted.saturating_sub(1);
                 }
             }
             Entry::Sealed { .. } => {}

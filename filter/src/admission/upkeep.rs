@@ -6,8 +6,8 @@
 //! Should a worker hang, nothing is forgotten until it speaks again; should the leader, until there is another.
 
 use super::entry::{Entry, Place};
-use super::state::{GONE, Metric, Standing, State, seconds, whole_seconds};
-use super::{Decision, Registry, What, low8};
+use super::state::{ByHalf, GONE, Metric, Standing, State, seconds, whole_seconds};
+use super::{Decision, Registry, What, low8, tops};
 use crate::measure::GENERATIONS;
 use crate::route::Compiled;
 use crate::shared::{If, Shared};
@@ -19,6 +19,9 @@ use std::rc::Rc;
 /// How often need is said, and looked at.
 const EVERY_NS: u64 = 1_000_000_000;
 
+/// A worker that has not spoken for so many generations is gone.
+const SILENT_GENERATIONS: u64 = 2;
+
 /// Where a worker is in it.
 #[derive(Default)]
 pub struct Upkeep {
@@ -29,17 +32,24 @@ pub struct Upkeep {
     looked_at: UnixNanos,
     /// Turns of the log for which decisions of others were noted.
     noted: u64,
+    /// By worker: the last generation that it spoke of, and since which the leader waits.
+    silent: ByHalf<(u64, u64)>,
+    /// Metrics whose need was said.
+    needed: ByHalf<()>,
 }
 
 /// What a worker saw: a bit for each number of the log.
 struct Seen {
     bits: Vec<u8>,
+    /// Numbers from here on came after it was written.
+    until: u32,
 }
 
 impl Seen {
     fn write(state: &State, place: Place, generation: u64) -> Vec<u8> {
         let mut out = place.to_vec();
         out.extend_from_slice(&generation.to_le_bytes());
+        out.extend_from_slice(&state.numbered.to_le_bytes());
         let bytes = usize::try_from(state.numbered.div_ceil(8)).unwrap_or(0);
         let mut bits = vec![0_u8; bytes];
         for known in state.series.values() {
@@ -54,23 +64,30 @@ impl Seen {
         out
     }
 
+    /// Of which generation it is.
+    fn generation(bytes: &[u8]) -> Option<u64> {
+        bytes.get(16..)?.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes))
+    }
+
     /// None: it is of another log, or of another generation.
     fn read(bytes: &[u8], place: Place, generation: u64) -> Option<Seen> {
-        let theirs = Place::read(bytes)?;
-        let (number, bits) = bytes.get(16..)?.split_first_chunk::<8>()?;
-        (theirs == place && u64::from_le_bytes(*number) == generation).then(|| Seen { bits: bits.to_vec() })
+        let is_it = Place::read(bytes)? == place && Seen::generation(bytes)? == generation;
+        let (until, bits) = bytes.get(24..)?.split_first_chunk::<4>()?;
+        is_it.then(|| Seen { bits: bits.to_vec(), until: u32::from_le_bytes(*until) })
     }
 
     fn merge(&mut self, other: &Seen) {
+        self.until = self.until.min(other.until);
         if self.bits.len() < other.bits.len() {
             self.bits.resize(other.bits.len(), 0);
         }
         self.bits.iter_mut().zip(&other.bits).for_each(|(mine, theirs)| *mine |= theirs);
     }
 
-    /// What came after the bits were written is alive.
+    /// What came after one of them was written is alive.
     fn has(&self, number: u32) -> bool {
-        self.bits.get(number as usize / 8).is_none_or(|byte| byte >> (number % 8) & 1 == 1)
+        number >= self.until
+            || self.bits.get(number as usize / 8).is_none_or(|byte| byte >> (number % 8) & 1 == 1)
     }
 }
 
@@ -109,20 +126,33 @@ impl Registry {
     /// The clock went on. `leads`: this worker looks after the log, for `workers` of them, numbered from 1.
     pub fn tick(&mut self, plan: &Rc<Compiled>, leads: bool, workers: u64, now: UnixNanos) {
         self.begin(plan, now);
-        let Some(budgets) = &plan.plan.budgets else { return };
+        let budgets = plan.plan.budgets.as_ref();
+        if budgets.is_none() && !plan.ranks() {
+            return;
+        }
         let shared = self.shared.clone();
         self.log.sync(&*shared, low8(self.generation));
-        self.note_turns(budgets, now);
+        if let Some(budgets) = budgets {
+            self.note_turns(budgets, now);
+        }
         self.say_seen(&*shared);
+        if plan.ranks() {
+            self.say_weights(&*shared);
+        }
         let due = now.0.abs_diff(self.upkeep.looked_at.0) >= EVERY_NS;
         if due {
             self.upkeep.looked_at = now;
-            self.say_need(budgets, &*shared);
+            if let Some(budgets) = budgets {
+                self.say_need(budgets, &*shared);
+            }
         }
         if leads {
             self.forget(plan, &*shared, workers, now);
-            if due {
+            if let Some(budgets) = budgets.filter(|_| due) {
                 self.release(budgets, &*shared, workers, now);
+            }
+            if plan.ranks() {
+                self.rerank(plan, &*shared, workers, now);
             }
         }
     }
@@ -144,8 +174,7 @@ impl Registry {
                 (_, None) => What::Widened,
             };
             if last != Some((what, it.levels.len())) {
-                let tenant =
-                    self.measure.tenants().find(|(id, _)| *id == measured.tenant).map(|(_, t)| &t.name);
+                let tenant = self.measure.tenant(measured.tenant).map(|tenant| &tenant.name);
                 let tenant: &[u8] = tenant.map_or(b"", |name| name);
                 let (share, _) = Registry::share(budgets, tenant, &measured.name);
                 let effective = it.released_at().unwrap_or(now);
@@ -173,20 +202,38 @@ impl Registry {
         format!("{}seen/{worker}", self.log.prefix())
     }
 
+    /// Has a worker been silent for generations?
+    fn is_gone(&mut self, worker: u64, said: Option<u64>) -> bool {
+        let since = said.unwrap_or(0);
+        let (known, missed) = self.upkeep.silent.entry(worker).or_insert((since, self.generation));
+        if *known != since {
+            (*known, *missed) = (since, self.generation);
+        }
+        self.generation.wrapping_sub(*missed) >= SILENT_GENERATIONS
+    }
+
     fn need_key(&self, metric: u64, worker: u64) -> String {
         format!("{}need/{metric:x}/{worker}", self.log.prefix())
     }
 
     /// Say how many streams there are of what is contained.
-    fn say_need(&self, budgets: &Budgets, shared: &dyn Shared) {
+    fn say_need(&mut self, budgets: &Budgets, shared: &dyn Shared) {
+        // What is over leaves no more than its key.
+        let is_over = |id: &u64| !self.log.state.metrics.get(id).is_some_and(Metric::is_contained);
+        let over: Vec<u64> = self.upkeep.needed.keys().filter(|id| is_over(id)).copied().collect();
+        for id in over {
+            self.upkeep.needed.remove(&id);
+            shared.set(&self.need_key(id, self.worker), &[], If::Always);
+        }
         for (id, it) in self.log.state.metrics.iter().filter(|(_, it)| it.is_contained()) {
             let Some(measured) = self.measure.metric(*id) else { continue };
-            let tenant = self.measure.tenants().find(|(id, _)| *id == it.tenant).map(|(_, t)| &t.name);
+            let tenant = self.measure.tenant(it.tenant).map(|tenant| &tenant.name);
             let tenant: &[u8] = tenant.map_or(b"", |name| name);
             let (share, tenant_share) = Registry::share(budgets, tenant, &measured.name);
             let tenant_share = tenant_share.active_series;
             let need = Need { share, tenant_share, active: measured.active.union() };
             shared.set(&self.need_key(*id, self.worker), &need.write(self.generation), If::Always);
+            self.upkeep.needed.insert(*id, ());
         }
     }
 
@@ -196,29 +243,40 @@ impl Registry {
             return;
         }
         let place = self.log.place();
-        let mut seen = Seen { bits: Vec::new() };
+        let mut seen = Seen { bits: Vec::new(), until: u32::MAX };
         for worker in 1..=workers {
-            let value = shared.get(&self.seen_key(worker));
-            let Some(theirs) = value.and_then(|(bytes, _)| Seen::read(&bytes, place, self.generation)) else {
-                return;
-            };
-            seen.merge(&theirs);
+            let value = shared.get(&self.seen_key(worker)).map(|(bytes, _)| bytes).unwrap_or_default();
+            match Seen::read(&value, place, self.generation) {
+                Some(theirs) => seen.merge(&theirs),
+                // Numbers are never given twice: the worker behind this one is gone, and its successor speaks for itself.
+                None if self.is_gone(worker, Seen::generation(&value)) => {}
+                None => return,
+            }
         }
         let expiry_ns = plan.plan.stream_expiry.as_nanos();
-        let period_ns = plan.plan.measured_over().map_or(0, |period| period.as_nanos());
-        let forgot_s = whole_seconds(now.minus(period_ns));
+        let period_ns = plan.plan.watched_over().map_or(0, |period| period.as_nanos());
+        // Under a clock that was set back a stream may have been seen at what is now the future.
+        let forgot_s = whole_seconds(now.minus(period_ns).max(self.set_back_from));
         let generation = low8(self.generation);
         let is_over = |it: &Metric| it.released_at().is_some_and(|at| now > at.plus(expiry_ns));
-        let dead = |known: &super::Known| !seen.has(known.number);
-        let nothing = self.log.state.series.values().all(|known| !dead(known))
+        let is_settled = |at_s: u32| now > seconds(at_s).plus(tops::hold_ns(plan));
+        let dead = |state: &State, known: &super::Known| match known.standing {
+            // Whoever has left is forgotten when nothing of it can span the switch any more, seen or not.
+            Standing::Leaves(at_s) => is_settled(at_s),
+            Standing::Comes(at_s) if !is_settled(at_s) && is_ranked(state, known.metric) => false,
+            _ => !seen.has(known.number),
+        };
+        let state = &self.log.state;
+        let nothing = state.series.values().all(|known| !dead(state, known))
             && !self.log.state.metrics.values().any(is_over);
         if nothing {
             self.upkeep.led = self.generation;
             return;
         }
-        let done = self
-            .log
-            .compact(shared, self.worker, generation, |state| kept(state, &dead, &is_over, forgot_s, now));
+        let done = self.log.compact(shared, self.worker, generation, |state| {
+            let how = Kept { is_over: &is_over, is_settled: &is_settled, forgot_s, now };
+            kept(state, &|known| dead(state, known), &how)
+        });
         if done {
             self.upkeep.led = self.generation;
         }
@@ -229,9 +287,12 @@ impl Registry {
         let percent = f64::from(budgets.restore_below_percent) / 100.0;
         let contained: Vec<u64> =
             self.log.state.metrics.iter().filter(|(_, it)| it.is_contained()).map(|(id, _)| *id).collect();
+        let mut given_back = ByHalf::<f64>::default();
         for metric in contained {
             let Some(it) = self.log.state.metrics.get(&metric) else { continue };
-            if now < seconds(it.changed_s).plus(budgets.dwell.as_nanos()) {
+            // A clock that was set back must not make a dwell without end.
+            let (changed, dwell_ns) = (seconds(it.changed_s), budgets.dwell.as_nanos());
+            if now < changed.plus(dwell_ns) && changed <= now.plus(dwell_ns) {
                 continue;
             }
             let mut active = Distinct::new();
@@ -249,12 +310,17 @@ impl Registry {
             let of_tenant = self.log.state.tenants.get(&it.tenant).copied().unwrap_or(0);
             let need = active.estimate();
             let others = f64::from(of_tenant.saturating_sub(series));
-            let fits =
-                need <= percent * f64::from(share) && others + need <= percent * f64::from(tenant_share);
-            // A metric that nobody has seen for a period needs nothing.
-            if said && !fits {
+            // Folded series go a generation after their streams; and what one metric of a tenant gets back the next one cannot have.
+            let folded = f64::from(it.folded);
+            let back = given_back.entry(it.tenant).or_insert(0.0);
+            let fits = need <= percent * f64::from(share)
+                && need + folded <= f64::from(share)
+                && others + *back + need <= percent * f64::from(tenant_share);
+            // What nobody has measured needs nothing only when nothing of it is left.
+            if (said && !fits) || (!said && series > 0) {
                 continue;
             }
+            *back += need;
             let at = now.plus(budgets.switch_lead.as_nanos());
             let (at_s, said_s) = (whole_seconds(at), whole_seconds(now));
             let done = self.log.append(shared, low8(self.generation), |state| {
@@ -268,36 +334,51 @@ impl Registry {
     }
 }
 
-/// What a log that begins anew says: everything but the dead, in the order of the old one.
-fn kept(
-    state: &State,
-    dead: &dyn Fn(&super::Known) -> bool,
-    is_over: &dyn Fn(&Metric) -> bool,
+fn is_ranked(state: &State, metric: u64) -> bool {
+    state.metrics.get(&metric).is_some_and(Metric::is_ranked)
+}
+
+/// What time has done.
+struct Kept<'a> {
+    /// A metric is raw again for good.
+    is_over: &'a dyn Fn(&Metric) -> bool,
+    /// Nothing of a stream that switched then can span that any more.
+    is_settled: &'a dyn Fn(u32) -> bool,
+    /// Raw streams that were silent since before then are dead.
     forgot_s: u32,
     now: UnixNanos,
-) -> Vec<Entry> {
-    let mut alive: Vec<(u64, &super::Known, u64)> = Vec::new();
+}
+
+/// What a log that begins anew says: everything but the dead, in the order of the old one.
+fn kept(state: &State, dead: &dyn Fn(&super::Known) -> bool, how: &Kept<'_>) -> Vec<Entry> {
+    let Kept { is_over, is_settled, forgot_s, now } = *how;
     let mut metrics: Vec<(&u64, &Metric)> = state.metrics.iter().collect();
     order::sort_by(&mut metrics, |(a, _), (b, _)| a.cmp(b));
-    let mut lost: Vec<u64> = Vec::new();
+    // In the order of their numbers, each of which one series has.
+    let mut alive = vec![None; usize::try_from(state.numbered).unwrap_or(0)];
+    // Metrics with the time before which streams of theirs were raw that are known no more.
+    let (mut lost, mut living) = (ByHalf::<u32>::default(), ByHalf::<()>::default());
     for (series, known) in &state.series {
-        if dead(known) {
-            if !matches!(known.standing, Standing::Folded(_)) {
-                lost.push(known.metric);
+        if !dead(known) {
+            living.insert(known.metric, ());
+            if let Some(place) = alive.get_mut(known.number as usize) {
+                *place = Some((*series, known));
             }
-        } else {
-            alive.push((*series, known, known.metric));
+            continue;
         }
+        let at_s = match known.standing {
+            Standing::Folded(_) => continue,
+            Standing::Leaves(at_s) => at_s,
+            Standing::Raw | Standing::Comes(_) => forgot_s,
+        };
+        let known = lost.entry(known.metric).or_default();
+        *known = at_s.max(*known);
     }
-    order::sort_by(&mut alive, |(_, a, _), (_, b, _)| a.number.cmp(&b.number));
-    order::sort(&mut lost);
-    lost.dedup();
     let mut gone_s = state.gone_s;
-    let mut out = Vec::with_capacity(alive.len().saturating_add(metrics.len()));
+    let mut out = Vec::with_capacity(state.series.len().saturating_add(metrics.len()));
     for (id, it) in metrics {
-        let has_lost = lost.binary_search(id).is_ok();
-        let is_empty = !it.has_levels() && alive.iter().all(|(_, _, metric)| metric != id);
-        let lost_s = if has_lost { forgot_s.max(it.forgot_s) } else { it.forgot_s };
+        let is_empty = !it.has_levels() && !living.contains_key(id);
+        let lost_s = lost.get(id).copied().unwrap_or_default().max(it.forgot_s);
         if is_empty {
             gone_s = gone_s.max(lost_s);
             continue;
@@ -316,13 +397,17 @@ fn kept(
             out.push(Entry::Release { metric: *id, at_s, said_s: it.changed_s });
         }
     }
-    for (series, known, metric) in alive {
+    for (series, known) in alive.into_iter().flatten() {
+        let metric = known.metric;
         out.push(match known.standing {
             Standing::Raw => Entry::Admit { series, metric },
             Standing::Folded(level) => Entry::Folded { series, metric, level },
             Standing::Comes(at_s)
                 if seconds(at_s) < now && state.metrics.get(&metric).is_none_or(is_over) =>
             {
+                Entry::Admit { series, metric }
+            }
+            Standing::Comes(at_s) if is_ranked(state, metric) && is_settled(at_s) => {
                 Entry::Admit { series, metric }
             }
             Standing::Comes(at_s) => Entry::Promote { series, metric, at_s },

@@ -13,6 +13,7 @@ use crate::decode::{
 use crate::hash::{Domain, Identity};
 use crate::identify;
 use crate::kind::Intake;
+use crate::record::Temporality;
 use crate::units::UnixNanos;
 use crate::wire::{Span, WireError};
 use std::rc::Rc;
@@ -38,7 +39,71 @@ struct Gathered {
     is_full: bool,
 }
 
+impl Gathered {
+    /// Where the group of a metric is.
+    fn group(&mut self, metric: u64, new: impl FnOnce() -> Group) -> usize {
+        let groups = &mut self.census.groups;
+        groups.iter().position(|group| group.metric == metric).unwrap_or_else(|| {
+            groups.push(new());
+            groups.len().saturating_sub(1)
+        })
+    }
+}
+
+/// The metric that is gathered.
+struct Of<'m> {
+    name: &'m [u8],
+    kind: (Intake, Temporality),
+    /// Identity of its series but for their point attributes.
+    base: Identity,
+    /// The group of points that no rule speaks of, where a budget decides about them.
+    budget: Option<usize>,
+    /// No rule speaks of any.
+    is_free: bool,
+}
+
 impl Walk<'_> {
+    /// A point under a rule: new streams count where the rule keeps the heaviest.
+    fn gather_ranked(
+        &mut self,
+        index: usize,
+        point: &NumberPoint,
+        count: Option<u64>,
+        of: &Of<'_>,
+        out: &mut Gathered,
+    ) -> Result<(), FlowError> {
+        let Some(rule) = self.plan.topk(index).filter(|it| it.fold.kind(of.kind.0, of.kind.1).is_some())
+        else {
+            return Ok(());
+        };
+        let Some(top) = self.top(index, rule, of.name, of.kind) else { return Ok(()) };
+        if !self.is_affine(of.kind.1, UnixNanos(point.time_ns)) {
+            return Ok(());
+        }
+        let (buf, h) = (self.buf, &self.plan.hasher);
+        let known = self.s.dictionary.known_under(buf, h, PASS, |_| true, &point.attributes)?;
+        let id = top.series(of.base.plus(known.all));
+        let Some(registry) = &self.s.registry else { return Ok(()) };
+        if registry.state().series.contains_key(&id.low()) || out.seen.insert(id.low(), ()).is_some() {
+            return Ok(());
+        }
+        let weight = super::topk::weighed(point, count, of.kind).map_or(0.0, |it| it.value);
+        let ranked = Some(if rule.all_folded { 0 } else { rule.how.k });
+        let at = out.group(top.metric, || Group {
+            metric: top.metric,
+            tenant: top.tenant,
+            share: u32::MAX,
+            tenant_share: phoenix_plan::NO_SHARE,
+            is_other: false,
+            ranked,
+            streams: Vec::new(),
+        });
+        if let Some(group) = out.census.groups.get_mut(at) {
+            group.streams.push(Newcomer { id, labels: 0..0, weight, comes_s: None });
+        }
+        Ok(())
+    }
+
     /// Would another census find something that the ones before did not?
     pub fn may_decide(&self) -> bool {
         !self.progress.is_complete && self.progress.walks < WALKS_MAX
@@ -105,7 +170,9 @@ impl Walk<'_> {
         let is_free = self.s.candidates.is_none();
         let (intake, temporality, run) = intake(self.buf, &metric, field.bytes()?)?;
         let Some(temporality) = temporality else { return Ok(()) };
-        if !is_free && self.s.candidates.only().is_some() {
+        let has_ranking = self.s.candidates.topk(self.plan).is_some();
+        let has_budget = is_free || self.s.candidates.only().is_none();
+        if !has_ranking && (!has_budget || self.plan.plan.budgets.is_none()) {
             return Ok(());
         }
         let labels = self.resource_labels(resource)?;
@@ -113,59 +180,66 @@ impl Walk<'_> {
         let id = identify::metric(&self.plan.hasher, self.buf, metric.name, metric.unit, &facts);
         let base = self.tenant_id.plus(scope).plus(id);
         let name = metric.name.bytes(self.buf);
-        let Some(guard) = self.guard(name, base, (intake, temporality), Ruled::No, labels.clone()) else {
-            return Ok(());
+        let guard = if has_budget {
+            self.guard(name, base, (intake, temporality), Ruled::No, labels.clone())
+        } else {
+            None
         };
-        if !guard.is_enforced {
+        let guard = guard.filter(|guard| guard.is_enforced);
+        if guard.is_none() && !has_ranking {
             return Ok(());
         }
-        let at = self.group(&guard, out);
+        let of = Of {
+            name,
+            kind: (intake, temporality),
+            base: base.plus(labels.id),
+            budget: guard.map(|guard| self.group(&guard, out)),
+            is_free,
+        };
         let mut points = run.fields(self.buf);
         while let Some((_, span)) = points.next()? {
             if out.is_full {
                 return Ok(());
             }
-            self.gather_point(span, intake, is_free, (&labels, guard.base, at), out)?;
+            self.gather_point(span, &of, &labels, out)?;
         }
         Ok(())
     }
 
     fn group(&self, guard: &super::guard::Guard, out: &mut Gathered) -> usize {
-        let groups = &mut out.census.groups;
-        groups.iter().position(|group| group.metric == guard.metric).unwrap_or_else(|| {
-            groups.push(Group {
-                metric: guard.metric,
-                tenant: guard.tenant,
-                share: guard.share,
-                tenant_share: guard.tenant_share.clone(),
-                is_other: guard.is_other,
-                streams: Vec::new(),
-            });
-            groups.len().saturating_sub(1)
+        out.group(guard.metric, || Group {
+            metric: guard.metric,
+            tenant: guard.tenant,
+            share: guard.share,
+            tenant_share: guard.tenant_share.clone(),
+            is_other: guard.is_other,
+            ranked: None,
+            streams: Vec::new(),
         })
     }
 
     fn gather_point(
         &mut self,
         span: Span,
-        intake: Intake,
-        is_free: bool,
-        (resource, base, group): (&Rc<ResourceLabels>, Identity, usize),
+        of: &Of<'_>,
+        resource: &Rc<ResourceLabels>,
         out: &mut Gathered,
     ) -> Result<(), FlowError> {
-        let point = common(self.buf, span, intake)?;
+        let (point, count) = common(self.buf, span, of.kind.0)?;
         let (attributes, time) = (point.attributes, UnixNanos(point.time_ns));
         if attributes.count > LABELS_MAX || point.is_stale() || time > self.ahead_after {
             return Ok(());
         }
-        if !is_free {
+        if !of.is_free {
             // Some points of this metric have a rule: this one?
             let (buf, rendered) = (self.buf, &mut self.s.rendered);
             let has = |label: &phoenix_plan::LabelMatch| super::satisfies(buf, &attributes, label, rendered);
-            if self.s.candidates.rule(self.plan, has)?.is_some() {
-                return Ok(());
+            if let Some(index) = self.s.candidates.rule(self.plan, has)? {
+                return self.gather_ranked(index, &point, count, of, out);
             }
         }
+        let Some(group) = of.budget else { return Ok(()) };
+        let base = of.base;
         let (buf, h) = (self.buf, &self.plan.hasher);
         let known = self.s.dictionary.known_under(buf, h, PASS, |_| true, &attributes)?;
         let id = base.plus(known.all);
@@ -189,7 +263,7 @@ impl Walk<'_> {
             keep_name(buf, &label, kv.key, false, &mut out.names);
             labels.push(label);
         }
-        group.streams.push(Newcomer { id, labels: start..labels.len(), comes_s });
+        group.streams.push(Newcomer { id, labels: start..labels.len(), weight: 0.0, comes_s });
         out.is_full = labels.len() >= LABELS_GATHERED_MAX;
         Ok(())
     }
@@ -208,12 +282,13 @@ fn keep_name(
     }
 }
 
-/// What points of all kinds share.
-fn common(buf: &[u8], span: Span, intake: Intake) -> Result<NumberPoint, WireError> {
-    Ok(match intake {
-        Intake::Sum | Intake::UpDown | Intake::Gauge => NumberPoint::read(buf, span)?,
-        Intake::Histogram => DistributionPoint::histogram(buf, span)?.common,
-        Intake::Exponential => DistributionPoint::exponential(buf, span)?.common,
-        Intake::Summary => DistributionPoint::summary(buf, span)?.common,
-    })
+/// What points of all kinds share, and how many observations a distribution has.
+fn common(buf: &[u8], span: Span, intake: Intake) -> Result<(NumberPoint, Option<u64>), WireError> {
+    let it = match intake {
+        Intake::Sum | Intake::UpDown | Intake::Gauge => return Ok((NumberPoint::read(buf, span)?, None)),
+        Intake::Histogram => DistributionPoint::histogram(buf, span)?,
+        Intake::Exponential => DistributionPoint::exponential(buf, span)?,
+        Intake::Summary => DistributionPoint::summary(buf, span)?,
+    };
+    Ok((it.common, Some(it.count)))
 }

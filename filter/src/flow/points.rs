@@ -41,7 +41,7 @@ impl<'a> Fold<'a> {
 /// A point, read: what all kinds share, and the rest of a distribution.
 pub struct Seen {
     pub point: NumberPoint,
-    distribution: Option<DistributionPoint>,
+    pub distribution: Option<DistributionPoint>,
 }
 
 /// The folds on both sides of a switch, where they take points of the kind at hand; else those pass.
@@ -140,6 +140,8 @@ impl Walk<'_> {
         let course = match plan.course(index) {
             Course::Pass => return self.unruled(&seen, within, Ruled::Passes),
             Course::Fold(fold) => Some(fold).filter(takes).map(Way::Fold),
+            Course::TopK(it) if takes(&&it.fold) => return self.ranked(&seen, within, (index, it)),
+            Course::TopK(_) => None,
             Course::Switch(it) => {
                 let sides = (it.before.as_ref().filter(takes), it.after.as_ref().filter(takes));
                 (sides.0.is_some() || sides.1.is_some()).then_some(Way::Switch(it, sides))
@@ -149,18 +151,55 @@ impl Walk<'_> {
             self.tally.unfoldable = self.tally.unfoldable.saturating_add(1);
             return self.unruled(&seen, within, Ruled::Passes);
         };
+        self.by(&seen, within, way)
+    }
+
+    /// A point of which the way is known.
+    fn by(&mut self, seen: &Seen, within: &MetricScope<'_>, way: Way<'_>) -> Result<Fate, FlowError> {
+        let point = &seen.point;
         match way {
             way if self.affine_from.is_given() && within.temporality == Temporality::Cumulative => {
-                self.checked(&seen, within, way)
+                self.checked(seen, within, way)
             }
-            Way::Fold(fold) if point.is_stale() => self.ended(&seen, within, fold, None),
+            Way::Fold(fold) if point.is_stale() => self.ended(seen, within, fold, None),
             Way::Fold(fold) => {
-                let Some(observation) = self.fit(&seen, within) else { return Ok(Fate::Passes) };
+                let Some(observation) = self.fit(seen, within) else { return Ok(Fate::Passes) };
                 Ok(self
                     .record(point, within, &Fold::plain(fold), observation)?
                     .map_or(Fate::Passes, |_| Fate::Cut))
             }
-            Way::Switch(switch, sides) => self.switched(&seen, within, switch, sides),
+            Way::Switch(switch, sides) => self.switched(seen, within, switch, sides),
+        }
+    }
+
+    /// A point that folds from the beginning.
+    pub fn folds(
+        &mut self,
+        seen: &Seen,
+        within: &MetricScope<'_>,
+        fold: &route::Fold,
+    ) -> Result<Fate, FlowError> {
+        self.by(seen, within, Way::Fold(fold))
+    }
+
+    /// A point of a stream that is raw before `at` and folds from then on.
+    pub fn leaves(
+        &mut self,
+        seen: &Seen,
+        within: &MetricScope<'_>,
+        fold: &route::Fold,
+        at: UnixNanos,
+    ) -> Result<Fate, FlowError> {
+        let is_after = UnixNanos(seen.point.time_ns) >= at;
+        if seen.point.is_stale() {
+            let turn = Turn { at, side: Side::OpensAfterRaw };
+            return if is_after { self.ended(seen, within, fold, Some(turn)) } else { Ok(Fate::Passes) };
+        }
+        let Some(observation) = self.fit(seen, within) else { return Ok(Fate::Passes) };
+        if is_after {
+            self.after_raw(&seen.point, within, fold, at, observation)
+        } else {
+            self.before_fold(&seen.point, within, fold, at, observation)
         }
     }
 
@@ -253,9 +292,10 @@ impl Walk<'_> {
     ) -> Result<Fate, FlowError> {
         let point = &seen.point;
         let is_after = UnixNanos(point.time_ns) >= switch.at;
+        let for_raw = if switch.alone { Side::LeavesForRaw } else { Side::ClosesForRaw };
         if point.is_stale() {
             let (fold, side) = match (is_after, sides.0, sides.1) {
-                (false, Some(from), None) => (from, Side::ClosesForRaw),
+                (false, Some(from), None) => (from, for_raw),
                 (false, Some(from), Some(_)) => (from, Side::ClosesForFold),
                 (true, None, Some(to)) => (to, Side::OpensAfterRaw),
                 (true, Some(_), Some(to)) => (to, Side::OpensAfterFold),
@@ -278,10 +318,10 @@ impl Walk<'_> {
                 if within.temporality == Temporality::Delta || observation.time > switch.settled_at {
                     return Ok(Fate::Passes);
                 }
-                self.watch(point, within, &by(from, Side::ClosesForRaw), observation)
+                self.watch(point, within, &by(from, for_raw), observation)
             }
             (Some(from), None) => {
-                let by = by(from, Side::ClosesForRaw);
+                let by = by(from, for_raw);
                 Ok(self.record(point, within, &by, observation)?.map_or(Fate::Passes, |_| Fate::Cut))
             }
             (Some(from), Some(to)) => self.refolded(point, within, (from, to), switch, observation),

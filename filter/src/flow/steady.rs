@@ -22,7 +22,7 @@ impl<'a> Walk<'a> {
             Course::Fold(fold) => Some(fold)
                 .filter(|_| intake.is_number())
                 .filter(|fold| fold.kind(intake, temporality).is_some()),
-            Course::Pass | Course::Switch(_) => None,
+            Course::Pass | Course::Switch(_) | Course::TopK(_) => None,
         }
     }
 

@@ -9,7 +9,6 @@ use super::{Owner, Target};
 use crate::distribution::{Distribution, Share};
 use crate::record::{Record, Temporality};
 use crate::stream::{Increment, Nothing, Snapshot, Watch};
-use crate::switch::Side;
 use crate::table::Slot;
 use crate::units::UnixNanos;
 
@@ -92,7 +91,7 @@ impl Owner {
         watch: &Watch,
     ) -> (Observed<Distribution>, Option<u32>) {
         let (touched_s, seen) = (self.uptime_s, &record.observation);
-        let crossed = target.turn.filter(|t| t.side.closes() && seen.time >= t.at);
+        let crossed = target.turn.filter(|t| t.side.loses() && seen.time >= t.at);
         if let Some(at) = self.snapshots.get(&record.stream)
             && let Some(state) = self.snapshots.state_mut(at)
         {
@@ -113,7 +112,7 @@ impl Owner {
             self.snapshot_bytes = bytes.saturating_sub(bytes_before);
             return (found, Some(before));
         }
-        if crossed.is_some_and(|t| t.side == Side::ClosesForRaw) {
+        if crossed.is_some_and(|t| t.side.is_raw_after()) {
             return (Observed::Carried, None);
         }
         (self.meet_snapshot(record, atom, it, slot, target, watch), None)

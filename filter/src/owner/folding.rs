@@ -138,7 +138,7 @@ impl Owner {
         watch: &Watch,
     ) -> (Observed, Option<u32>) {
         let touched_s = self.uptime_s;
-        let crossed = target.turn.filter(|t| t.side.closes() && record.observation.time >= t.at);
+        let crossed = target.turn.filter(|t| t.side.loses() && record.observation.time >= t.at);
         // What was not there when the lookups were made may have come with a record since.
         if let Some(at) = stream.or_else(|| self.cumulative.get(&record.stream))
             && let Some(state) = self.cumulative.state_mut(at)
@@ -157,7 +157,7 @@ impl Owner {
             }
             return (state.next(&record.observation).into(), Some(before));
         }
-        if crossed.is_some_and(|t| t.side == Side::ClosesForRaw) {
+        if crossed.is_some_and(|t| t.side.is_raw_after()) {
             // Nothing of it folded before, and nothing will.
             return (Observed::Carried, None);
         }
@@ -296,7 +296,7 @@ pub(super) fn shares<A: Divide>(
             }
             None => Shares { here: Some(inc), there: None },
         },
-        Side::OpensAfterRaw | Side::ClosesForRaw | Side::ClosesForFold => {
+        Side::OpensAfterRaw | Side::ClosesForRaw | Side::ClosesForFold | Side::LeavesForRaw => {
             Shares { here: Some(inc), there: None }
         }
     }

@@ -16,7 +16,7 @@ impl Owner {
         let (touched_s, time) = (self.uptime_s, record.observation.time);
         let page = self.ledger.page(target.page);
         page.records = page.records.saturating_add(u64::from(!record.ended));
-        let crossed = target.turn.is_some_and(|t| t.side.closes() && time >= t.at);
+        let crossed = target.turn.is_some_and(|t| t.side.loses() && time >= t.at);
         if record.carried || crossed {
             // Its value is in a raw series, or in that of another owner.
             page.carried = page.carried.saturating_add(u64::from(!record.ended));
