@@ -41,6 +41,10 @@ enum Wrong {
     Flaps,
     /// Worker 3 does not know what the others have admitted since the explosion.
     DoesNotTellWorker3,
+    /// Worker 3 folds some of what the others have admitted, and from then on all do.
+    Worker3Folds,
+    /// Worker 3 lets through some of what the others fold, and from then on all do.
+    Worker3Restores,
     /// It changes a value that passes.
     Edits,
     /// It writes the batches of another tenant anew.
@@ -49,6 +53,8 @@ enum Wrong {
 
 struct Known {
     is_raw: bool,
+    /// Its last point.
+    was_cut: bool,
     units: i128,
     start_ns: u64,
 }
@@ -115,12 +121,13 @@ impl Process for Fair {
             let known = self.known.entry(said.key.into()).or_insert_with(|| {
                 let is_raw = fits || may_be_late;
                 self.raw += usize::from(is_raw);
-                Known { is_raw, units: 0, start_ns: said.start_ns }
+                Known { is_raw, was_cut: false, units: 0, start_ns: said.start_ns }
             });
             assert_eq!(known.start_ns, said.start_ns, "no scenario restarts a stream");
             let increment = units[0] - known.units;
             known.units = units[0];
             let mut passes = known.is_raw;
+            let some = said.key.iter().map(|byte| u64::from(*byte)).sum::<u64>().is_multiple_of(8);
             match self.wrong {
                 Wrong::FoldsInnocent if passes && epoch == 6 && !self.did => {
                     (passes, self.did) = (false, true);
@@ -128,20 +135,24 @@ impl Process for Fair {
                 }
                 // A whole epoch: whatever was folded is raw, and again folded.
                 Wrong::Flaps if epoch == 7 && !passes => {
-                    self.total += increment;
-                    verdicts.push(true);
-                    return;
+                    passes = true;
                 }
-                Wrong::DoesNotTellWorker3
-                    if worker == 3
-                        && passes
-                        && epoch > 6
-                        && said.key.iter().map(|b| u64::from(*b)).sum::<u64>() % 8 == 0 =>
-                {
+                Wrong::DoesNotTellWorker3 if worker == 3 && passes && epoch > 6 && some => {
                     passes = false;
+                }
+                Wrong::Worker3Folds if worker == 3 && passes && epoch > 6 && some => {
+                    (passes, known.is_raw) = (false, false);
+                }
+                Wrong::Worker3Restores if worker == 3 && known.was_cut && some => {
+                    (passes, known.is_raw) = (true, true);
                 }
                 _ => {}
             }
+            // The increment since a point that was cut belongs to the fold.
+            if passes && known.was_cut {
+                self.total += increment;
+            }
+            known.was_cut = !passes;
             if !passes {
                 self.cuts += 1;
                 let lost = self.wrong == Wrong::Loses && self.cuts.is_multiple_of(100);
@@ -162,7 +173,7 @@ impl Process for Fair {
 
     fn tick(&mut self, now_ns: u64) -> anyhow::Result<Vec<Emission>> {
         // At the end, and once on the way, so that the series is alive.
-        if self.total == 0 || (now_ns / 1_000_000_000) % 10 != 0 {
+        if self.total == 0 || !(now_ns / 1_000_000_000).is_multiple_of(10) {
             return Ok(Vec::new());
         }
         self.emitted = true;
@@ -249,20 +260,28 @@ fn every_wrong_is_found_and_nothing_else() {
     }
 }
 
-/// What is wrong in one way shows in several.
+/// What is wrong in one way shows in several, and never in the totals: every increment is in one place.
 #[test]
 fn wrongs_that_show_in_many_ways_are_found() {
     for (wrong, expected) in [
-        (Wrong::IsLate, "first_fold"),
-        (Wrong::Flaps, "flaps"),
-        (Wrong::Flaps, "over"),
-        (Wrong::DoesNotTellWorker3, "split"),
-        (Wrong::Edits, "foreign"),
+        (Wrong::IsLate, vec!["first_fold"]),
+        (Wrong::Flaps, vec!["flaps", "over"]),
+        (Wrong::DoesNotTellWorker3, vec!["split"]),
+        (Wrong::Worker3Folds, vec!["split"]),
+        (Wrong::Worker3Restores, vec!["split"]),
     ] {
         for seed in SEEDS {
             let found = missed(&judged(wrong, seed));
-            assert!(found.iter().any(|name| name == expected), "{wrong:?} {seed}: {found:?}");
+            assert!(
+                expected.iter().all(|name| found.iter().any(|f| f == name)),
+                "{wrong:?} {seed}: {found:?}"
+            );
+            assert!(!found.contains(&"total".to_owned()), "{wrong:?} {seed}: {found:?}");
         }
+    }
+    for seed in SEEDS {
+        let found = missed(&judged(Wrong::Edits, seed));
+        assert!(found.contains(&"foreign".to_owned()), "{seed}: {found:?}");
     }
 }
 

@@ -82,11 +82,16 @@ pub struct Registry {
     names: ByHalf<Name>,
     plan: Option<Rc<Compiled>>,
     capacity: Capacity,
+    /// Tenants that the plan names: they are always told apart.
+    named: ByHalf<()>,
     /// Number of this worker.
     worker: u64,
     /// When the log of this process began.
     began: UnixNanos,
     generation: u64,
+    /// The latest time that the clock has shown, and the latest from which it was set back.
+    newest: UnixNanos,
+    set_back_from: UnixNanos,
     upkeep: upkeep::Upkeep,
     /// What streams weigh, where a rule keeps the heaviest.
     pub weights: Weights,
@@ -107,9 +112,12 @@ impl Registry {
             names: ByHalf::default(),
             plan: None,
             capacity: Capacity::default(),
+            named: ByHalf::default(),
             worker,
             began: UnixNanos(0),
             generation: 0,
+            newest: UnixNanos(0),
+            set_back_from: UnixNanos(0),
             upkeep: upkeep::Upkeep::default(),
             weights: Weights::default(),
             tops: tops::Tops::default(),
@@ -126,24 +134,34 @@ impl Registry {
         if !self.plan.as_ref().is_some_and(|known| Rc::ptr_eq(known, plan)) {
             self.adopt(plan, now);
         }
-        if generation > self.generation {
-            // By eight bits of age nothing may look young again.
-            let turns = generation.saturating_sub(self.generation);
-            if turns >= u64::from(state::UNSEEN) {
-                let now8 = low8(generation).wrapping_sub(state::UNSEEN);
-                self.log.state.series.values_mut().for_each(|known| known.seen = now8);
-            } else {
-                let now8 = low8(generation);
-                for known in self.log.state.series.values_mut() {
-                    if now8.wrapping_sub(known.seen) > state::UNSEEN {
-                        known.seen = now8.wrapping_sub(state::UNSEEN);
-                    }
-                }
-            }
-            self.generation = generation;
-            self.measure.turn(generation);
-            self.weights.turn(turns);
+        if now < self.newest {
+            self.set_back_from = self.newest;
         }
+        self.newest = now.max(self.newest);
+        self.turn(generation);
+    }
+
+    /// The generation that the clock shows. One further is the next one. More than that, or back, is a clock that was set, or a period that a
+    /// plan changed: then the generation that is ends, and what was seen is as old as it was.
+    fn turn(&mut self, generation: u64) {
+        let ahead = generation.wrapping_sub(self.generation);
+        // A worker that ticks a little later than the one before it is no clock that was set back.
+        if ahead == 0 || ahead == u64::MAX {
+            return;
+        }
+        let is_first = self.generation == 0;
+        let leap = if is_first { 0 } else { low8(ahead.wrapping_sub(1)) };
+        let now8 = low8(generation);
+        for known in self.log.state.series.values_mut() {
+            known.seen = known.seen.wrapping_add(leap);
+            // By eight bits of age nothing may look young again.
+            if now8.wrapping_sub(known.seen) > state::UNSEEN {
+                known.seen = now8.wrapping_sub(state::UNSEEN);
+            }
+        }
+        self.generation = generation;
+        self.measure.turn(generation);
+        self.weights.turn(1);
     }
 
     fn adopt(&mut self, plan: &Rc<Compiled>, now: UnixNanos) {
@@ -160,6 +178,10 @@ impl Registry {
         self.shared.set(&began, &now.0.to_le_bytes(), If::Absent);
         let known = self.shared.get(&began).and_then(|(bytes, _)| bytes.first_chunk().copied());
         self.began = known.map_or(now, |bytes| UnixNanos(u64::from_le_bytes(bytes)));
+        let tenants = plan.plan.budgets.iter().flat_map(|budgets| &budgets.tenants);
+        let named = tenants.filter_map(|share| share.tenant.as_ref());
+        let half = |name: &String| plan.hasher.pair(Domain::Tenant, name.as_bytes(), b"").low();
+        self.named = named.map(|name| (half(name), ())).collect();
         let limits = &plan.plan.limits;
         self.measure.set_max(usize::try_from(limits.measure_bytes_max).unwrap_or(usize::MAX));
         let named = plan.plan.budgets.iter().flat_map(|budgets| &budgets.tenants);
@@ -205,7 +227,7 @@ impl Registry {
     pub fn tenant(&self, plan: &Compiled, tenant: u64) -> u64 {
         let tenants = &self.log.state.tenants;
         let max = usize::try_from(plan.plan.limits.tenants_max).unwrap_or(usize::MAX);
-        if tenants.len() < max || tenants.contains_key(&tenant) {
+        if tenants.len() < max || tenants.contains_key(&tenant) || self.named.contains_key(&tenant) {
             return tenant;
         }
         plan.hasher.pair(Domain::Tenant, b"", b"other tenants").low()
@@ -282,7 +304,15 @@ impl Registry {
     }
 
     /// The folds of a contained metric, level by level.
-    pub fn levels(&mut self, plan: &Compiled, budgets: &Budgets, metric: u64) -> Vec<Rc<Level>> {
+    ///
+    /// `least`: since when at least its streams are recorded.
+    pub fn levels(
+        &mut self,
+        plan: &Compiled,
+        budgets: &Budgets,
+        metric: u64,
+        least: UnixNanos,
+    ) -> Vec<Rc<Level>> {
         let Some(it) = self.log.state.metrics.get(&metric) else { return Vec::new() };
         if !it.has_levels() {
             return Vec::new();
@@ -304,6 +334,7 @@ impl Registry {
         let patience_ns = plan.budget_patience_ns();
         let forgot = if it.forgot_s == 0 { self.began } else { seconds(it.forgot_s).plus(patience_ns) };
         let since = self.began.max(forgot).max(plan.budgets_since);
+        let since = since.max(least);
         let (levels, released) = (it.levels.clone(), it.released_at());
         let (folds, names) = (&mut self.folds, &self.names);
         let level = |n| folds.level(plan, budgets, names, levels.get(..n)?, since, released);

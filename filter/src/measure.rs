@@ -142,6 +142,9 @@ pub struct MeasuredMetric {
     pub labels: Vec<MeasuredLabel>,
     /// Points since the process began.
     pub points: u64,
+    /// Bytes that it was last found to take, and streams that came since the process began.
+    bytes: usize,
+    adds: u32,
 }
 
 /// A tenant.
@@ -177,28 +180,27 @@ impl Measure {
         self.generation
     }
 
-    /// A generation begins, perhaps the same as before. A clock that was set back goes on with the current one.
+    /// The next generation begins, by any other number.
     pub fn turn(&mut self, generation: u64) {
-        let turns = generation.saturating_sub(self.generation).min(GENERATIONS as u64);
-        if turns == 0 {
+        if generation == self.generation {
             return;
         }
         self.generation = generation;
         self.seen.clear();
-        for _ in 0..turns {
-            self.tenants.values_mut().for_each(|it| it.active.turn());
-            for metric in self.metrics.values_mut() {
-                metric.active.turn();
-                for label in &mut metric.labels {
-                    label.values.turn();
-                    label.without.turn();
-                }
-                metric.labels.retain(|label| !label.values.is_empty());
+        self.tenants.values_mut().for_each(|it| it.active.turn());
+        for metric in self.metrics.values_mut() {
+            metric.active.turn();
+            for label in &mut metric.labels {
+                label.values.turn();
+                label.without.turn();
             }
+            metric.labels.retain(|label| !label.values.is_empty());
+            metric.bytes = bytes_of(metric);
         }
         self.metrics.retain(|_, it| !it.active.is_empty());
         self.tenants.retain(|_, it| !it.active.is_empty());
-        self.bytes = self.metrics.values().map(bytes_of).fold(0, usize::saturating_add);
+        let metrics = self.metrics.values().map(|it| it.bytes).fold(0, usize::saturating_add);
+        self.bytes = self.tenants.values().map(tenant_bytes).fold(metrics, usize::saturating_add);
     }
 
     /// Does this stream come for the first time in this generation? For streams of which nobody else knows.
@@ -225,17 +227,21 @@ impl Measure {
         let hash = stream.low();
         let (tenant, tenant_name) = metric.tenant;
         if room || self.tenants.contains_key(&tenant) {
-            let it = self.tenants.entry(tenant).or_insert_with(|| MeasuredTenant {
-                name: tenant_name.into(),
-                active: Generations::default(),
+            let it = self.tenants.entry(tenant).or_insert_with(|| {
+                self.bytes = self.bytes.saturating_add(METRIC_BYTES);
+                MeasuredTenant { name: tenant_name.into(), active: Generations::default() }
             });
+            let before = it.active.heap_bytes();
             it.active.insert(hash);
+            self.bytes = self.bytes.saturating_add(it.active.heap_bytes()).saturating_sub(before);
         }
         if !room && !self.metrics.contains_key(&metric.id) {
             self.unmeasured = self.unmeasured.saturating_add(1);
             return;
         }
         let it = self.metrics.entry(metric.id).or_insert_with(|| MeasuredMetric {
+            bytes: 0,
+            adds: 0,
             tenant,
             name: metric.name.into(),
             kind: metric.kind,
@@ -243,8 +249,12 @@ impl Measure {
             labels: Vec::new(),
             points: 0,
         });
-        let before = it.labels.len();
         it.active.insert(hash);
+        if !room {
+            // Its own number still holds; what its labels would take is not there.
+            self.unmeasured = self.unmeasured.saturating_add(1);
+            return;
+        }
         let mut next = 0_usize;
         for label in labels {
             // Streams of a metric bring their labels in one order.
@@ -253,7 +263,7 @@ impl Measure {
             let at =
                 if it.labels.get(next).is_some_and(is) { Some(next) } else { it.labels.iter().position(is) };
             let at = at.or_else(|| {
-                (room && it.labels.len() < LABELS_MAX).then(|| {
+                (it.labels.len() < LABELS_MAX).then(|| {
                     it.labels.push(MeasuredLabel {
                         id: id(label),
                         key: label.key.into(),
@@ -282,10 +292,13 @@ impl Measure {
                 None => {}
             }
         }
-        let grown = it.labels.len().saturating_sub(before).saturating_mul(size_of::<MeasuredLabel>());
-        // Sketches grow as streams come; each stream is taken for its share of a sparse one, until the generation turns.
-        let about = labels.len().saturating_mul(16).saturating_add(8).min(256);
-        self.bytes = self.bytes.saturating_add(grown).saturating_add(if it.points == 0 { about } else { 0 });
+        it.adds = it.adds.wrapping_add(1);
+        // Few streams at first, so that many metrics with few are counted; a sketch that is dense does not grow.
+        if it.adds <= 4 || it.adds & 31 == 0 {
+            let now = bytes_of(it);
+            self.bytes = self.bytes.saturating_add(now).saturating_sub(it.bytes);
+            it.bytes = now;
+        }
     }
 
     /// Points of a metric.
@@ -319,6 +332,10 @@ impl Measure {
     pub fn heap_bytes(&self) -> usize {
         self.metrics.values().map(bytes_of).fold(self.seen.heap_bytes(), usize::saturating_add)
     }
+}
+
+fn tenant_bytes(it: &MeasuredTenant) -> usize {
+    METRIC_BYTES.saturating_add(it.active.heap_bytes())
 }
 
 fn bytes_of(it: &MeasuredMetric) -> usize {

@@ -139,8 +139,9 @@ impl Owner {
 
     /// Begin to watch, if that has not happened: from now on a stream may be seen to be born.
     pub fn begin(&mut self, now: UnixNanos) {
-        if self.settings.clock == Clock::Wall {
-            self.began.get_or_insert(now);
+        // The clock goes on in `advance` alone: only there time counts as silence.
+        if self.settings.clock == Clock::Wall && self.began.is_none() {
+            self.began = Some(now);
             self.now = self.now.max(now);
         }
     }

@@ -29,10 +29,10 @@ pub struct Compiled {
     courses: Vec<Course>,
     /// The fold of streams beyond a budget, before its labels are found: which kinds it takes.
     budget_fold: Option<Fold>,
-    /// Some rule keeps the heaviest streams.
-    ranks: bool,
     /// Since when budgets decide about what no rule speaks of, by the worker's clock; the epoch: since the process began.
     pub budgets_since: UnixNanos,
+    /// Some rule keeps the heaviest streams.
+    ranks: bool,
     /// Until when raw series may end by a switch of this plan: a lifetime of a stream after the last one.
     raw_ends_until: Option<UnixNanos>,
 }
@@ -176,8 +176,8 @@ impl Compiled {
             key,
             courses,
             budget_fold,
-            ranks,
             budgets_since: UnixNanos(0),
+            ranks,
             raw_ends_until,
         }
     }
@@ -191,7 +191,8 @@ impl Compiled {
         };
         let is_gone = |rule: &Rule| !self.plan.rules.iter().any(|other| same(rule, other));
         let had_them = before.plan.budgets.is_some() && !before.plan.rules.iter().any(is_gone);
-        self.budgets_since = if had_them { before.budgets_since } else { now };
+        // A clock that was set back must not make newborns of those that passed.
+        self.budgets_since = if had_them { before.budgets_since } else { now.max(before.budgets_since) };
         let known = |rule: &Rule, salt: Option<u64>| {
             // Where some streams stayed, those were not recorded: only the same ranking goes on.
             let recorded = |course: &Course| match course {

@@ -379,7 +379,7 @@ fn what_a_stream_counted_while_it_was_raw_does_not_fold_when_it_returns() {
     let released = loop {
         now += 1;
         p.tick(now);
-        if now % 10 == 0 {
+        if now.is_multiple_of(10) {
             assert_eq!(p.send(0, "t", now, &counter("requests", "a", &all(now, 7, 1))), 0);
         }
         let it = p.engine.registry(0).unwrap().state().metrics.values().next().cloned();

@@ -183,3 +183,21 @@ fn the_first_message_may_hold_deltas() {
     };
     assert_eq!(sum.data_points[0].time_unix_nano, 1_700_000_000 * S);
 }
+
+#[test]
+fn a_busy_owner_forgets_the_silent_too() {
+    let plan = PLAN.replace("\"first_sample_margin\"", "\"stream_expiry\":\"60s\",\"first_sample_margin\"");
+    let mut engine = Local::new(plan.as_bytes(), "x", UnixNanos(100 * S)).unwrap();
+    for time in 110..1_000 {
+        let now = UnixNanos(time * S);
+        // One goes after its first point; another is never silent, and speaks before each tick.
+        for pod in if time == 110 { ["gone", "busy"].iter() } else { ["busy"].iter() } {
+            let body = batch(pod, "requests", 105, time, 5);
+            let whole = Batch { body: &body, tenant: b"t", sender: b"", arrived: now };
+            let done = engine.process(Framing::Plain, &whole).unwrap();
+            engine.settle(done.token, Settled::Accepted, now);
+        }
+        engine.tick(now);
+    }
+    assert_eq!(engine.owners()[0].streams(), 1);
+}

@@ -25,11 +25,9 @@ pub fn equip<'a>(place: &Place, envoy: &Path, command: &'a mut Command) -> &'a m
 pub fn demo(place: &Place, arguments: &[String]) -> Result<ExitCode> {
     // The profile of the tests, so that one machine builds the dependencies once; without the engine and wasmtime, which the demo
     // must not and need not have.
-    let mut build = vec!["-p", "phoenix-host-test", "--no-default-features"];
-    if prometheus::at_hand(place).is_some() {
-        // It asks the dashboard's questions; the demo looks for it beside itself.
-        build.extend(["-p", "phoenix-control", "--bin", "phoenix"]);
-    }
+    // `phoenix` shows the module's reports and asks the dashboard's questions; the demo looks for it beside itself.
+    let build =
+        ["-p", "phoenix-host-test", "--no-default-features", "-p", "phoenix-control", "--bin", "phoenix"];
     program(place, "phoenix-demo", "debug", &build, arguments)
 }
 

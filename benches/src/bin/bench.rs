@@ -186,6 +186,9 @@ mod timing {
             println!("and {} runs more that miss a target", outcome.missed.len() - MISSED_SHOWN);
         }
         println!("{}", outcome.figures.write(out, "containment")?.display());
+        let missed = out.join("containment-missed.txt");
+        std::fs::write(&missed, outcome.missed.iter().map(|line| format!("{line}\n")).collect::<String>())?;
+        println!("{}", missed.display());
         Ok(())
     }
 

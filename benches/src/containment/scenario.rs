@@ -441,7 +441,7 @@ impl Traffic {
                 Size::Reduced => self.explode(rate * 4),
             },
             Kind::Burst => {}
-            Kind::Churn if k % self.scenario.deploy_epochs() == 0 => self.deploy(),
+            Kind::Churn if k.is_multiple_of(self.scenario.deploy_epochs()) => self.deploy(),
             Kind::Churn => {}
             Kind::Drip => {
                 let until = |k: u64| 1.5 * share * k as f64 / epochs as f64;

@@ -20,8 +20,8 @@ pub const PARTS_MAX: usize = 200_000;
 pub const AHEAD_MAX_NS: u64 = phoenix_filter::limits::AHEAD_MAX_NS;
 /// The name of a process.
 pub const PROCESS_BYTES_MAX: usize = 1_024;
-/// Periods that a plan can ask for, in milliseconds: 30 s to 24 h.
-pub const PERIOD_MS: std::ops::RangeInclusive<u64> = 30_000..=86_400_000;
+/// Periods that a plan can ask for, in milliseconds.
+pub use phoenix_plan::bounds::PERIOD_MS;
 /// A sequence at the end of its range would keep every later report out.
 pub const SEQUENCE_MAX: u64 = 1 << 53;
 /// Counts and estimates beyond this are no counts, and no double holds them exactly.

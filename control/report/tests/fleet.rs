@@ -317,7 +317,7 @@ fn a_refusal_names_field_value_and_what_is_allowed() {
             "(+301 s from now); allowed: a time up to 300 s from now",
         ),
         (|r| r.start_time_unix_nano = NOW + 2, "start_time_unix_nano: 1767225600000000002; allowed: up to"),
-        (|r| r.period_ms = 29_999, "period_ms: 29999; allowed: 30000 to 86400000"),
+        (|r| r.period_ms = 14_999, "period_ms: 14999; allowed: 15000 to 86400000"),
         (|r| r.tenants[0].share = 1 << 60, "tenants[0].share: 1152921504606846976; allowed: 0 to"),
         (|r| r.tenants[0].growth = f64::NAN, "tenants[0].growth: NaN; allowed: a finite number, 0 or more"),
         (

@@ -303,7 +303,11 @@ impl Worker {
     fn look_after_budgets(&mut self, config: &Config, root: u32, now_ns: u64) {
         let leads = self.owned.iter().any(|o| o.claim.is_some() && o.shard == 0);
         let watches = config.plan.plan.watched_over().is_some();
-        let Some(registry) = self.scratch.registry().filter(|_| watches) else { return };
+        let Some(registry) = self.scratch.registry().filter(|_| watches) else {
+            let s = &mut self.stats;
+            (s.admitted_series, s.budget_series, s.contained_metrics) = (0, 0, 0);
+            return;
+        };
         registry.tick(&config.plan, leads, ownership::workers(), UnixNanos(now_ns));
         let (mut admitted, mut series, mut contained) = (0_u64, 0_u64, 0_u64);
         for metric in registry.state().metrics.values().filter(|_| leads) {

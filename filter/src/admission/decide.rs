@@ -11,8 +11,8 @@
 //! somewhere. Beyond that only the last level goes, whose series the protected labels make.
 
 use super::entry::Entry;
-use super::state::Plain;
 use super::state::{ALL_LABELS, Metric, RANKED, State};
+use super::state::{ByHalf, Plain};
 use crate::hash::Identity;
 use core::ops::Range;
 use phoenix_plan::order;
@@ -23,6 +23,8 @@ type Halves = hashbrown::HashSet<u64, core::hash::BuildHasherDefault<Plain>>;
 
 /// Levels of single labels; then all that are not protected go at once.
 pub const LEVELS_MAX: usize = 4;
+/// Labels that are looked at for a guilty one: those that most of the new streams have.
+const CANDIDATES_MAX: usize = 32;
 /// From so many new streams on they show by themselves which label is guilty; fewer are looked at together with the generation's growth.
 const TELLING: usize = 8;
 
@@ -120,7 +122,7 @@ pub fn folded(left: Identity, levels: &[u64]) -> u64 {
 }
 
 /// What is left of a stream without the labels of these levels.
-fn left(it: &Newcomer, labels: &[NewLabel], levels: &[u64]) -> Identity {
+fn without(it: &Newcomer, labels: &[NewLabel], levels: &[u64]) -> Identity {
     let mine = labels.get(it.labels.clone()).unwrap_or_default();
     mine.iter().filter(|label| drops(levels, label)).fold(it.id, |id, label| id.minus(label.pair))
 }
@@ -149,6 +151,16 @@ fn tenant_room(state: &State, capacity: &Capacity, tenant: u64, share: &TenantSh
     own.min(guaranteed.max(free.saturating_sub(floor)))
 }
 
+/// What the tenant of a metric has left, and the process.
+struct Room {
+    /// Raw streams of the tenant.
+    raw: u32,
+    /// Folded series of it: its share and the slack.
+    folded: u32,
+    /// Series of all.
+    process: u32,
+}
+
 /// What is still to be appended, for all new streams to be decided about. Asked again after a part of it was appended, it says the rest.
 pub fn decide(
     state: &State,
@@ -161,26 +173,28 @@ pub fn decide(
     let mut order: Vec<&Group> = census.groups.iter().collect();
     order::sort_by(&mut order, |a, b| (a.streams.len(), a.metric).cmp(&(b.streams.len(), b.metric)));
     // What this call gives to a tenant is not in the state yet.
-    let mut given: Vec<(u64, u32)> = Vec::new();
+    let (mut given, mut all) = (ByHalf::<u32>::default(), 0_u32);
     for group in order {
         if let Some(first) = group.ranked {
             ranked(state, group, first, now_s, &mut out);
             continue;
         }
-        let already = given
-            .iter()
-            .filter(|(tenant, _)| *tenant == group.tenant)
-            .fold(0_u32, |a, (_, n)| a.saturating_add(*n));
-        let all = given.iter().fold(0_u32, |a, (_, n)| a.saturating_add(*n));
-        let room =
-            tenant_room(state, capacity, group.tenant, &group.tenant_share, all).saturating_sub(already);
+        let already = given.get(&group.tenant).copied().unwrap_or(0);
+        let share = &group.tenant_share;
+        let raw = tenant_room(state, capacity, group.tenant, share, all).saturating_sub(already);
+        let most = share.active_series.saturating_add(slack(share.active_series));
+        let mine = state.tenants.get(&group.tenant).copied().unwrap_or(0).saturating_add(already);
+        let process = capacity.series_max.saturating_sub(state.total()).saturating_sub(all);
+        let room = Room { raw, folded: most.saturating_sub(mine).min(process.max(1)), process };
         let before = out.len();
-        one(state, group, &census.labels, room, hints, now_s, &mut out);
+        one(state, group, &census.labels, &room, hints, now_s, &mut out);
         let takes = |entry: &&Entry| {
             matches!(entry, Entry::Admit { .. } | Entry::Folded { .. } | Entry::Promote { .. })
         };
         let taken = out.get(before..).unwrap_or_default().iter().filter(takes).count();
-        given.push((group.tenant, u32::try_from(taken).unwrap_or(u32::MAX)));
+        let taken = u32::try_from(taken).unwrap_or(u32::MAX);
+        all = all.saturating_add(taken);
+        given.insert(group.tenant, already.saturating_add(taken));
     }
     out
 }
@@ -206,12 +220,12 @@ fn ranked(state: &State, group: &Group, first: u32, now_s: u32, out: &mut Vec<En
     }
 }
 
-/// The same for one metric; `tenant_room` is what its tenant has left.
+/// The same for one metric.
 fn one(
     state: &State,
     group: &Group,
     labels: &[NewLabel],
-    tenant_room: u32,
+    left: &Room,
     hints: &dyn Hints,
     now_s: u32,
     out: &mut Vec<Entry>,
@@ -225,16 +239,15 @@ fn one(
     let has_folded = |streams: &Newcomer, levels: &[u64]| {
         (1..=levels.len()).any(|n| {
             let levels = levels.get(..n).unwrap_or_default();
-            state.series.contains_key(&folded(left(streams, labels, levels), levels))
+            state.series.contains_key(&folded(without(streams, labels, levels), levels))
         })
     };
-    let standing: &[u64] = if contained { &it.levels } else { &[] };
     // Until a release takes effect what folds goes on; a point behind it comes with its time.
     let folds = |s: &Newcomer| s.comes_s.is_none() && has_folded(s, &it.levels);
     let is_new = |s: &&Newcomer| !state.series.contains_key(&s.id.low()) && !folds(s);
     let pending: Vec<&Newcomer> = group.streams.iter().filter(is_new).collect();
     let series = it.series();
-    let room = group.share.saturating_sub(series).min(tenant_room);
+    let room = group.share.saturating_sub(series).min(left.raw);
     let admit = |s: &Newcomer| match s.comes_s {
         Some(at_s) => Entry::Promote { series: s.id.low(), metric, at_s },
         None => Entry::Admit { series: s.id.low(), metric },
@@ -243,7 +256,12 @@ fn one(
         out.extend(pending.into_iter().map(admit));
         return;
     }
-    let mut levels = standing.to_vec();
+    // A metric that was released is contained as it was before: what folds still goes on.
+    let mut levels = it.levels.clone();
+    if !contained && let Some(label) = levels.last() {
+        let level = u8::try_from(levels.len()).unwrap_or(u8::MAX);
+        out.push(Entry::Contain { metric, label: *label, level, at_s: now_s });
+    }
     let add_level = |levels: &mut Vec<u64>, label: u64, out: &mut Vec<Entry>| {
         levels.push(label);
         let level = u8::try_from(levels.len()).unwrap_or(u8::MAX);
@@ -267,14 +285,19 @@ fn one(
         }
     }
     // Folded series fit the share and its slack, but for one that the last level needs.
-    let beyond = slack(group.share).saturating_sub(1);
-    let folded_room = usize::try_from(room.saturating_sub(used).saturating_add(beyond)).unwrap_or(usize::MAX);
+    let most = group.share.saturating_add(slack(group.share).saturating_sub(1));
+    let folded_room = most.saturating_sub(series).min(left.folded).saturating_sub(used);
+    let folded_room = usize::try_from(folded_room).unwrap_or(usize::MAX);
     loop {
         let new = keys(&guilty_ones, labels, &levels, |key| state.series.contains_key(&key));
         let is_last = levels.last() == Some(&ALL_LABELS);
         if is_last || new.len() <= folded_room {
             let level = u8::try_from(levels.len()).unwrap_or(u8::MAX);
-            out.extend(new.into_iter().map(|series| Entry::Folded { series, metric, level }));
+            // What protected labels make goes beyond the share, and not beyond the process: the rest folds without being remembered.
+            let least = u32::from(it.folded == 0);
+            let most = left.process.saturating_sub(used).max(least);
+            let most = usize::try_from(most).unwrap_or(usize::MAX);
+            out.extend(new.into_iter().take(most).map(|series| Entry::Folded { series, metric, level }));
             return;
         }
         let next = if levels.len() < LEVELS_MAX {
@@ -294,7 +317,7 @@ fn keys(
     is_there: impl Fn(u64) -> bool,
 ) -> Vec<u64> {
     let mut seen = Halves::default();
-    let all = streams.iter().map(|s| folded(left(s, labels, levels), levels));
+    let all = streams.iter().map(|s| folded(without(s, labels, levels), levels));
     all.filter(|key| !is_there(*key) && seen.insert(*key)).collect()
 }
 
@@ -306,19 +329,30 @@ fn guilty(
     levels: &[u64],
     hints: &dyn Hints,
 ) -> Option<u64> {
-    let mut candidates: Vec<u64> = Vec::new();
-    for s in streams {
-        for label in labels.get(s.labels.clone()).unwrap_or_default() {
-            if label.is_foldable && !drops(levels, label) && !candidates.contains(&label.id) {
-                candidates.push(label.id);
-            }
+    let mine = |s: &Newcomer| labels.get(s.labels.clone()).unwrap_or_default();
+    let mut streams_of = ByHalf::<u32>::default();
+    for label in streams.iter().flat_map(|s| mine(s)) {
+        if label.is_foldable && !drops(levels, label) {
+            let count = streams_of.entry(label.id).or_default();
+            *count = count.saturating_add(1);
         }
     }
+    // A label that few of them have makes few of them.
+    let mut candidates: Vec<(u32, u64)> =
+        streams_of.into_iter().map(|(label, count)| (count, label)).collect();
+    order::sort_by(&mut candidates, |a, b| b.cmp(a));
+    candidates.truncate(CANDIDATES_MAX);
+    let kept: Vec<Identity> = streams.iter().map(|s| without(s, labels, levels)).collect();
     let mut best: Option<([f64; 2], u64)> = None;
-    for label in candidates {
-        let mut with = levels.to_vec();
-        with.push(label);
-        let left: Vec<u64> = streams.iter().map(|s| left(s, labels, &with).low()).collect();
+    for (_, label) in candidates {
+        let left: Vec<u64> = streams
+            .iter()
+            .zip(&kept)
+            .map(|(s, kept)| {
+                let pairs = mine(s).iter().filter(|it| it.id == label);
+                pairs.fold(*kept, |id, it| id.minus(it.pair)).low()
+            })
+            .collect();
         let hint = hints.without(metric, label, &left).unwrap_or_else(|| {
             let distinct: Halves = left.iter().copied().collect();
             let new = u32::try_from(distinct.len()).map_or(f64::MAX, f64::from);

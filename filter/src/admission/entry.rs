@@ -38,14 +38,14 @@ pub enum Entry {
 pub struct Place {
     /// Counts compactions.
     pub epoch: u64,
-    /// The worker that began it.
+    /// The worker that began it; in the upper half, in which attempt.
     pub worker: u64,
 }
 
 impl Place {
     /// Key of a page. Two epochs of a worker take turns, so that what is live is never overwritten and nothing grows.
     pub fn key(self, page: usize) -> String {
-        format!("{}.{}/{page}", self.epoch & 1, self.worker)
+        format!("{}.{}/{page}", self.epoch & 1, self.worker & 0xffff_ffff)
     }
 
     fn bytes(self) -> [u8; HEAD_BYTES] {

@@ -20,6 +20,10 @@ pub struct Log {
     /// Page, and entries of it that were read.
     page: usize,
     read: usize,
+    /// Counts entries of others, and beginnings: what was decided before one of them is decided again.
+    foreign: u64,
+    /// Counts attempts to begin anew.
+    attempts: u64,
     /// It has been opened: the first place is known.
     is_open: bool,
     /// What it comes to.
@@ -56,6 +60,16 @@ impl Log {
         format!("{}{}", self.prefix(), place.key(page))
     }
 
+    /// Where the log is, as its head says.
+    fn head(&self, shared: &dyn Shared) -> Place {
+        let value = shared.get(&self.head_key());
+        value.and_then(|(bytes, _)| Place::read(&bytes)).unwrap_or_default()
+    }
+
+    fn moved_on(&self, shared: &dyn Shared) -> bool {
+        self.head(shared).epoch > self.place.epoch
+    }
+
     /// Read to the end.
     pub fn sync(&mut self, shared: &dyn Shared, generation: u8) {
         let _ = self.tail(shared, generation);
@@ -63,9 +77,10 @@ impl Log {
 
     /// Read to the end; the tail. None: shared data does not hold what it should.
     fn tail(&mut self, shared: &dyn Shared, generation: u8) -> Option<Tail> {
-        if !self.is_open {
-            let value = shared.get(&self.head_key());
-            self.place = value.and_then(|(bytes, _)| Place::read(&bytes)).unwrap_or_default();
+        // Whoever comes later, a worker whose memory was lost among them, takes what is there for seen: the living have time to come again.
+        let opens = !self.is_open;
+        if opens {
+            self.place = self.head(shared);
             self.is_open = true;
         }
         // Each turn goes on by a page or by an epoch; there are only so many pages.
@@ -74,7 +89,13 @@ impl Log {
                 None => (Page::new(self.place), If::Absent),
                 Some((bytes, number)) => match Page::read(bytes, self.place) {
                     Some(page) => (page, If::Unchanged(number)),
-                    // Of an earlier epoch: ours to overwrite.
+                    // Of a later epoch: this worker slept through the seal.
+                    None if self.moved_on(shared) => {
+                        let place = self.head(shared);
+                        self.begin_at(shared, place, generation);
+                        continue;
+                    }
+                    // Of an earlier epoch, or of an attempt that failed: ours to overwrite.
                     None => (Page::new(self.place), If::Unchanged(number)),
                 },
             };
@@ -84,8 +105,9 @@ impl Log {
                     sealed = Some(place);
                     break;
                 }
-                self.state.apply(entry, generation, None);
+                self.state.apply(entry, generation, opens.then_some(generation));
                 self.read = self.read.saturating_add(1);
+                self.foreign = self.foreign.saturating_add(1);
             }
             match sealed {
                 Some(place) => self.begin_at(shared, place, generation),
@@ -101,6 +123,7 @@ impl Log {
         let before = core::mem::take(&mut self.state);
         let seen: ByHalf<u8> = before.series.iter().map(|(series, known)| (*series, known.seen)).collect();
         (self.place, self.page, self.read) = (place, 0, 0);
+        self.foreign = self.foreign.saturating_add(1);
         self.state.turns = before.turns.saturating_add(1);
         // What a compaction wrote is whole: everything up to its first page that is not full.
         for _ in 0..u16::MAX {
@@ -136,12 +159,19 @@ impl Log {
         mut decide: impl FnMut(&State) -> Vec<Entry>,
     ) -> bool {
         let mut conflicts = 0_usize;
+        let mut wanted = Vec::new().into_iter();
+        let mut decided = None;
         while conflicts < TRIES_MAX {
             let Some(mut tail) = self.tail(shared, generation) else { return false };
-            let mut wanted = decide(&self.state).into_iter();
+            if decided != Some(self.foreign) {
+                wanted = decide(&self.state).into_iter();
+                decided = Some(self.foreign);
+            }
+            // What is written stays in hand until it has been taken.
+            let mut rest = wanted.clone();
             let mut added = false;
             while !tail.page.is_full() {
-                let Some(entry) = wanted.next() else { break };
+                let Some(entry) = rest.next() else { break };
                 tail.page.push(entry);
                 added = true;
             }
@@ -152,14 +182,14 @@ impl Log {
                 conflicts = conflicts.saturating_add(1);
                 continue;
             }
-            let is_all = wanted.next().is_none();
             for entry in tail.page.entries(self.read) {
                 self.state.apply(entry, generation, None);
                 self.read = self.read.saturating_add(1);
             }
-            if is_all {
+            if rest.len() == 0 {
                 return true;
             }
+            wanted = rest;
         }
         false
     }
@@ -174,7 +204,12 @@ impl Log {
         kept: impl Fn(&State) -> Vec<Entry>,
     ) -> bool {
         let Some(mut tail) = self.tail(shared, generation) else { return false };
-        let place = Place { epoch: self.place.epoch.saturating_add(1), worker };
+        // Pages of an attempt that failed are never read as those of this one.
+        self.attempts = self.attempts.wrapping_add(1);
+        let place = Place {
+            epoch: self.place.epoch.saturating_add(1),
+            worker: worker & 0xffff_ffff | self.attempts << 32,
+        };
         let (mut number, mut page) = (0_usize, Page::new(place));
         for entry in kept(&self.state) {
             page.push(entry);

@@ -62,11 +62,10 @@ pub const UNSEEN: u8 = 100;
 /// A label that a level adds to those that are folded: half of its identity, or 0 for all that are not protected.
 pub const ALL_LABELS: u64 = 0;
 
-/// In the place of a label: the metric is ranked. Its heaviest streams are raw, and what is not known here folds. Labels are odd.
-pub const RANKED: u64 = 2;
-
 /// In place of a metric: all that are not in the log any more.
 pub const GONE: u64 = 0;
+/// In the place of a label: the metric is ranked. Its heaviest streams are raw, and what is not known here folds. Labels are odd.
+pub const RANKED: u64 = 2;
 
 /// A metric of a tenant.
 #[derive(Clone, Debug, Default)]
@@ -183,7 +182,6 @@ impl State {
             Entry::Contain { metric, label, level, at_s } => {
                 let Some(metric) = self.metrics.get_mut(&metric) else { return };
                 if metric.released_s.take().is_some() || metric.levels.is_empty() {
-                    metric.levels.clear();
                     metric.changed_s = at_s;
                 }
                 if usize::from(level) == metric.levels.len().saturating_add(1) {

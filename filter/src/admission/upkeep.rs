@@ -19,6 +19,9 @@ use std::rc::Rc;
 /// How often need is said, and looked at.
 const EVERY_NS: u64 = 1_000_000_000;
 
+/// A worker that has not spoken for so many generations is gone.
+const SILENT_GENERATIONS: u64 = 2;
+
 /// Where a worker is in it.
 #[derive(Default)]
 pub struct Upkeep {
@@ -29,17 +32,24 @@ pub struct Upkeep {
     looked_at: UnixNanos,
     /// Turns of the log for which decisions of others were noted.
     noted: u64,
+    /// By worker: the last generation that it spoke of, and since which the leader waits.
+    silent: ByHalf<(u64, u64)>,
+    /// Metrics whose need was said.
+    needed: ByHalf<()>,
 }
 
 /// What a worker saw: a bit for each number of the log.
 struct Seen {
     bits: Vec<u8>,
+    /// Numbers from here on came after it was written.
+    until: u32,
 }
 
 impl Seen {
     fn write(state: &State, place: Place, generation: u64) -> Vec<u8> {
         let mut out = place.to_vec();
         out.extend_from_slice(&generation.to_le_bytes());
+        out.extend_from_slice(&state.numbered.to_le_bytes());
         let bytes = usize::try_from(state.numbered.div_ceil(8)).unwrap_or(0);
         let mut bits = vec![0_u8; bytes];
         for known in state.series.values() {
@@ -54,23 +64,30 @@ impl Seen {
         out
     }
 
+    /// Of which generation it is.
+    fn generation(bytes: &[u8]) -> Option<u64> {
+        bytes.get(16..)?.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes))
+    }
+
     /// None: it is of another log, or of another generation.
     fn read(bytes: &[u8], place: Place, generation: u64) -> Option<Seen> {
-        let theirs = Place::read(bytes)?;
-        let (number, bits) = bytes.get(16..)?.split_first_chunk::<8>()?;
-        (theirs == place && u64::from_le_bytes(*number) == generation).then(|| Seen { bits: bits.to_vec() })
+        let is_it = Place::read(bytes)? == place && Seen::generation(bytes)? == generation;
+        let (until, bits) = bytes.get(24..)?.split_first_chunk::<4>()?;
+        is_it.then(|| Seen { bits: bits.to_vec(), until: u32::from_le_bytes(*until) })
     }
 
     fn merge(&mut self, other: &Seen) {
+        self.until = self.until.min(other.until);
         if self.bits.len() < other.bits.len() {
             self.bits.resize(other.bits.len(), 0);
         }
         self.bits.iter_mut().zip(&other.bits).for_each(|(mine, theirs)| *mine |= theirs);
     }
 
-    /// What came after the bits were written is alive.
+    /// What came after one of them was written is alive.
     fn has(&self, number: u32) -> bool {
-        self.bits.get(number as usize / 8).is_none_or(|byte| byte >> (number % 8) & 1 == 1)
+        number >= self.until
+            || self.bits.get(number as usize / 8).is_none_or(|byte| byte >> (number % 8) & 1 == 1)
     }
 }
 
@@ -185,12 +202,29 @@ impl Registry {
         format!("{}seen/{worker}", self.log.prefix())
     }
 
+    /// Has a worker been silent for generations?
+    fn is_gone(&mut self, worker: u64, said: Option<u64>) -> bool {
+        let since = said.unwrap_or(0);
+        let (known, missed) = self.upkeep.silent.entry(worker).or_insert((since, self.generation));
+        if *known != since {
+            (*known, *missed) = (since, self.generation);
+        }
+        self.generation.wrapping_sub(*missed) >= SILENT_GENERATIONS
+    }
+
     fn need_key(&self, metric: u64, worker: u64) -> String {
         format!("{}need/{metric:x}/{worker}", self.log.prefix())
     }
 
     /// Say how many streams there are of what is contained.
-    fn say_need(&self, budgets: &Budgets, shared: &dyn Shared) {
+    fn say_need(&mut self, budgets: &Budgets, shared: &dyn Shared) {
+        // What is over leaves no more than its key.
+        let is_over = |id: &u64| !self.log.state.metrics.get(id).is_some_and(Metric::is_contained);
+        let over: Vec<u64> = self.upkeep.needed.keys().filter(|id| is_over(id)).copied().collect();
+        for id in over {
+            self.upkeep.needed.remove(&id);
+            shared.set(&self.need_key(id, self.worker), &[], If::Always);
+        }
         for (id, it) in self.log.state.metrics.iter().filter(|(_, it)| it.is_contained()) {
             let Some(measured) = self.measure.metric(*id) else { continue };
             let tenant = self.measure.tenant(it.tenant).map(|tenant| &tenant.name);
@@ -199,6 +233,7 @@ impl Registry {
             let tenant_share = tenant_share.active_series;
             let need = Need { share, tenant_share, active: measured.active.union() };
             shared.set(&self.need_key(*id, self.worker), &need.write(self.generation), If::Always);
+            self.upkeep.needed.insert(*id, ());
         }
     }
 
@@ -208,17 +243,20 @@ impl Registry {
             return;
         }
         let place = self.log.place();
-        let mut seen = Seen { bits: Vec::new() };
+        let mut seen = Seen { bits: Vec::new(), until: u32::MAX };
         for worker in 1..=workers {
-            let value = shared.get(&self.seen_key(worker));
-            let Some(theirs) = value.and_then(|(bytes, _)| Seen::read(&bytes, place, self.generation)) else {
-                return;
-            };
-            seen.merge(&theirs);
+            let value = shared.get(&self.seen_key(worker)).map(|(bytes, _)| bytes).unwrap_or_default();
+            match Seen::read(&value, place, self.generation) {
+                Some(theirs) => seen.merge(&theirs),
+                // Numbers are never given twice: the worker behind this one is gone, and its successor speaks for itself.
+                None if self.is_gone(worker, Seen::generation(&value)) => {}
+                None => return,
+            }
         }
         let expiry_ns = plan.plan.stream_expiry.as_nanos();
         let period_ns = plan.plan.watched_over().map_or(0, |period| period.as_nanos());
-        let forgot_s = whole_seconds(now.minus(period_ns));
+        // Under a clock that was set back a stream may have been seen at what is now the future.
+        let forgot_s = whole_seconds(now.minus(period_ns).max(self.set_back_from));
         let generation = low8(self.generation);
         let is_over = |it: &Metric| it.released_at().is_some_and(|at| now > at.plus(expiry_ns));
         let is_settled = |at_s: u32| now > seconds(at_s).plus(tops::hold_ns(plan));
@@ -249,9 +287,12 @@ impl Registry {
         let percent = f64::from(budgets.restore_below_percent) / 100.0;
         let contained: Vec<u64> =
             self.log.state.metrics.iter().filter(|(_, it)| it.is_contained()).map(|(id, _)| *id).collect();
+        let mut given_back = ByHalf::<f64>::default();
         for metric in contained {
             let Some(it) = self.log.state.metrics.get(&metric) else { continue };
-            if now < seconds(it.changed_s).plus(budgets.dwell.as_nanos()) {
+            // A clock that was set back must not make a dwell without end.
+            let (changed, dwell_ns) = (seconds(it.changed_s), budgets.dwell.as_nanos());
+            if now < changed.plus(dwell_ns) && changed <= now.plus(dwell_ns) {
                 continue;
             }
             let mut active = Distinct::new();
@@ -269,12 +310,17 @@ impl Registry {
             let of_tenant = self.log.state.tenants.get(&it.tenant).copied().unwrap_or(0);
             let need = active.estimate();
             let others = f64::from(of_tenant.saturating_sub(series));
-            let fits =
-                need <= percent * f64::from(share) && others + need <= percent * f64::from(tenant_share);
-            // A metric that nobody has seen for a period needs nothing.
-            if said && !fits {
+            // Folded series go a generation after their streams; and what one metric of a tenant gets back the next one cannot have.
+            let folded = f64::from(it.folded);
+            let back = given_back.entry(it.tenant).or_insert(0.0);
+            let fits = need <= percent * f64::from(share)
+                && need + folded <= f64::from(share)
+                && others + *back + need <= percent * f64::from(tenant_share);
+            // What nobody has measured needs nothing only when nothing of it is left.
+            if (said && !fits) || (!said && series > 0) {
                 continue;
             }
+            *back += need;
             let at = now.plus(budgets.switch_lead.as_nanos());
             let (at_s, said_s) = (whole_seconds(at), whole_seconds(now));
             let done = self.log.append(shared, low8(self.generation), |state| {

@@ -136,7 +136,8 @@ impl Walk<'_> {
         let tenant = registry.tenant(plan, self.tenant_id.low());
         let metric = h.pair(Domain::Metric, &tenant.to_le_bytes(), name).low();
         let (metric, is_other) = registry.metric(plan, tenant, metric);
-        let is_affine = temporality == Temporality::Delta || self.affine_from.0 != u64::MAX;
+        let adds_up = temporality == Temporality::Cumulative && intake != Intake::Gauge;
+        let is_affine = !adds_up || self.affine_from.0 != u64::MAX;
         let takes = plan.budget_takes(intake, temporality);
         let budgets = plan.plan.budgets.as_ref().filter(|_| ruled == Ruled::No && is_affine);
         let (share, tenant_share) = match budgets {
@@ -169,7 +170,9 @@ impl Walk<'_> {
         }
         guard.turns = Some(turns);
         guard.released = registry.state().metrics.get(&guard.metric).and_then(Metric::released_at);
-        let levels = registry.levels(self.plan, budgets, guard.metric);
+        // What went out raw until affinity was shown is in raw samples.
+        let least = if self.affine_from.0 == u64::MAX { UnixNanos(0) } else { self.affine_from };
+        let levels = registry.levels(self.plan, budgets, guard.metric, least);
         let (buf, resource, base) = (self.buf, guard.resource.clone(), guard.base);
         let of = |level: Rc<Level>| {
             let drops = |it: &&ResourceLabel| !level.fold.labels.keeps_resource(it.key.bytes(buf));
@@ -255,7 +258,10 @@ impl Walk<'_> {
                 return self.beyond(seen, within, &level, None);
             }
             if seen.point.is_stale() {
-                return Ok(Fate::Passes);
+                // The end of a series that nobody has: where others fold, it would be one more.
+                let folds = !guard.levels.is_empty() && before_release;
+                self.tally.no_value = self.tally.no_value.saturating_add(u64::from(folds));
+                return Ok(if folds { Fate::Dropped } else { Fate::Passes });
             }
             if UnixNanos(seen.point.time_ns) > self.ahead_after {
                 self.tally.ahead = self.tally.ahead.saturating_add(1);

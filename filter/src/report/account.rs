@@ -5,7 +5,7 @@
 
 use super::room::DETAILED_METRICS;
 use super::{Decision, Example, Label, Metric, Report, Tenant, encode};
-use crate::admission::{Registry, What, is_protected};
+use crate::admission::{ByHalf, Registry, What, is_protected};
 use crate::route::Compiled;
 use crate::sketch::Distinct;
 use crate::units::UnixNanos;
@@ -13,6 +13,9 @@ use phoenix_plan::order;
 
 /// Decisions of a metric that a report repeats: the last ones.
 const DECISIONS_SHOWN: usize = 4;
+
+/// Metrics that a report looks at, the heaviest: more than fit into one.
+const METRICS_SHOWN: usize = 2_000;
 
 /// What only the embedder knows.
 pub struct Context<'a> {
@@ -52,6 +55,7 @@ fn merge(registry: &Registry) -> Vec<Merged> {
     });
     let mut merged: Vec<Merged> = merged.collect();
     order::sort_by(&mut merged, |a, b| b.estimate.total_cmp(&a.estimate).then(a.metric.cmp(&b.metric)));
+    merged.truncate(METRICS_SHOWN);
     for it in merged.iter_mut().take(DETAILED_METRICS) {
         let labels = registry.measure.metric(it.metric).map_or(&[][..], |measured| &measured.labels);
         it.labels = labels.iter().map(|label| (label.values.union(), label.without.union())).collect();
@@ -64,14 +68,28 @@ pub fn report(registry: &Registry, plan: &Compiled, context: &Context<'_>) -> Ve
     let merged = merge(registry);
     let of_tenants: Vec<(u64, Distinct)> =
         registry.measure.tenants().map(|(id, it)| (id, it.active.union())).collect();
+    let mut of_tenant = ByHalf::<Vec<&Merged>>::default();
+    for it in &merged {
+        if let Some(measured) = registry.measure.metric(it.metric) {
+            of_tenant.entry(measured.tenant).or_default().push(it);
+        }
+    }
+    let mut counts = ByHalf::<(u64, u64)>::default();
+    for it in registry.state().metrics.values() {
+        let (admitted, folded) = counts.entry(it.tenant).or_default();
+        *admitted = admitted.saturating_add(u64::from(it.admitted));
+        *folded = folded.saturating_add(u64::from(it.folded));
+    }
+    let truncated = registry.measure.metrics().count().saturating_sub(merged.len());
     let budgets = plan.plan.budgets.as_ref();
     let protects = |key: &[u8], is_resource| budgets.is_some_and(|b| is_protected(plan, b, key, is_resource));
     let mut tenants = Vec::new();
     for ((id, it), (_, active)) in registry.measure.tenants().zip(&of_tenants) {
         let share = budgets.map(|b| b.tenant(&it.name));
         let share_of = |n: u32| if n == u32::MAX { 0 } else { u64::from(n) };
-        let metrics = merged.iter().filter_map(|sketches| {
-            let measured = registry.measure.metric(sketches.metric).filter(|m| m.tenant == id)?;
+        let mine = of_tenant.get(&id).map_or(&[][..], |list| list.as_slice());
+        let metrics = mine.iter().filter_map(|sketches| {
+            let measured = registry.measure.metric(sketches.metric)?;
             let state = registry.state().metrics.get(&sketches.metric);
             let labels = measured.labels.iter().zip(&sketches.labels).map(|(label, (values, without))| {
                 let heavy = label.heavy.iter().flat_map(|heavy| heavy.iter());
@@ -124,10 +142,7 @@ pub fn report(registry: &Registry, plan: &Compiled, context: &Context<'_>) -> Ve
                 points: measured.points,
             })
         });
-        let of_state = registry.state().metrics.values().filter(|m| m.tenant == id);
-        let (admitted, folded) = of_state.fold((0_u64, 0_u64), |(a, f), m| {
-            (a.saturating_add(u64::from(m.admitted)), f.saturating_add(u64::from(m.folded)))
-        });
+        let (admitted, folded) = counts.get(&id).copied().unwrap_or_default();
         tenants.push(Tenant {
             name: &it.name,
             share: share.map_or(0, |s| share_of(s.active_series)),
@@ -153,6 +168,6 @@ pub fn report(registry: &Registry, plan: &Compiled, context: &Context<'_>) -> Ve
         counts: context.counts,
         tenants,
         overlap_sample: context.overlap_sample,
-        truncated_metrics: 0,
+        truncated_metrics: u64::try_from(truncated).unwrap_or(u64::MAX),
     })
 }

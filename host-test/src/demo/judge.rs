@@ -9,8 +9,9 @@
 /// Gauges and up-down counters.
 pub mod values;
 
-use crate::shop::Truth;
+use super::explosion::Explosion;
 use crate::shop::catalogue::METRICS;
+use crate::shop::{Truth, leak};
 use crate::sink::books::{Books, Finding, MetricBook, Side};
 use crate::sink::exact::{DOUBLE_TOLERANCE, Total};
 use crate::sink::identity::{Labels, canonical};
@@ -78,6 +79,8 @@ impl Totals {
 pub struct Verdict {
     /// One row per metric, in the order of the shop.
     pub rows: Vec<Row>,
+    /// The scene in which a label leaks, where it was played.
+    pub explosion: Option<Explosion>,
     /// What is wrong beside any metric of the shop.
     pub failures: Vec<String>,
 }
@@ -85,7 +88,7 @@ pub struct Verdict {
 impl Verdict {
     /// Whether nothing is wrong.
     pub fn holds(&self) -> bool {
-        self.failures.is_empty() && self.rows.iter().all(|row| row.failures.is_empty())
+        self.all_failures().is_empty()
     }
 
     /// Everything that is wrong, with the metric's name.
@@ -94,7 +97,9 @@ impl Verdict {
             .rows
             .iter()
             .flat_map(|row| row.failures.iter().map(|text| format!("{}: {text}", row.metric)));
-        of_rows.chain(self.failures.iter().cloned()).collect()
+        let of_scene = self.explosion.iter().flat_map(|it| &it.failures);
+        let of_scene = of_scene.map(|text| format!("{}: {text}", leak::METRIC));
+        of_rows.chain(of_scene).chain(self.failures.iter().cloned()).collect()
     }
 }
 
@@ -105,7 +110,8 @@ pub fn judge(truth: &Truth, books: &Books, plan: &Plan) -> Verdict {
     for spec in METRICS {
         verdict.rows.push(judge_metric(spec.name, truth, books, plan, &findings));
     }
-    let known = |name: &str| name == WARM_UP_METRIC || METRICS.iter().any(|spec| spec.name == name);
+    let beside = [WARM_UP_METRIC, leak::METRIC];
+    let known = |name: &str| beside.contains(&name) || METRICS.iter().any(|spec| spec.name == name);
     let tenants: BTreeSet<&String> = truth.books.metrics.keys().map(|(tenant, _)| tenant).collect();
     for (tenant, metric) in books.metrics.keys() {
         if !known(metric) {

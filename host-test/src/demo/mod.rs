@@ -1,8 +1,11 @@
 //! The demo: a web shop, a real Envoy with the module, an exact sink, and a verdict.
 //!
 //! In: [`Options`]. Out: a table, `summary.json` and an exit status that is 0 only if every total is conserved and the folded metrics
-//! shrank as the plan says. The order: sink, Envoy, warm-up, traffic, the time a window needs to close, verdict.
+//! shrank as the plan says, and the leak of a label was contained and forgotten. The order: sink, Envoy, warm-up, traffic with the leak in it, the time a
+//! window needs to close, verdict.
 
+/// A label leaks into a counter, and budgets contain it.
+pub mod explosion;
 /// Truth against books: one row per metric.
 pub mod judge;
 /// Numbers for people.
@@ -11,6 +14,8 @@ pub mod numbers;
 pub mod progress;
 /// The same dashboard on full and on folded data.
 pub mod proof;
+/// Where the module's reports go.
+pub mod reports;
 /// From the first port to the verdict.
 pub mod stage;
 /// The same numbers for machines.
@@ -19,6 +24,7 @@ pub mod summary;
 pub mod table;
 
 use clap::Parser;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Sends the traffic of a synthetic web shop through a real Envoy with the module into an exact sink, and judges every total.
@@ -40,13 +46,19 @@ pub struct Options {
     /// Requests on a connection before the client closes it; 0 is no limit.
     #[arg(long, default_value_t = 0)]
     pub requests_per_connection: u32,
+    /// New streams when `user_id` leaks into a counter; 0: it does not. A run without time to restore raw series has no leak either.
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(0..=10_000_000))]
+    pub leak: u64,
+    /// Where the module posts its reports: `phoenix top` listens there, if anybody does.
+    #[arg(long, default_value = "127.0.0.1:4320")]
+    pub reports: SocketAddr,
     /// Where the numbers go.
     #[arg(long, default_value = "target/phoenix/demo/summary.json")]
     pub json: PathBuf,
     /// The module.
     #[arg(long, default_value = "target/phoenix/phoenix_envoy.wasm")]
     pub module: PathBuf,
-    /// The command line `phoenix`, for the proof; left out: the one beside this program.
+    /// The command line `phoenix`, for the proof and to watch with; left out: the one beside this program.
     #[arg(long, default_value_os_t = beside("phoenix"))]
     pub phoenix: PathBuf,
 }

@@ -3,14 +3,17 @@
 //! In: [`Options`]. Out: an [`Outcome`]. One function reads as the run. After the traffic the demo waits until the last window can have closed, and
 //! then, at most [`GRACE`] longer, for the verdict to hold: a busy machine is slow, not wrong.
 
+use super::explosion::watch::{self, Look, Watch};
+use super::explosion::{self, script};
 use super::judge::{Verdict, WARM_UP_METRIC, judge};
 use super::numbers::{bytes, count};
 use super::progress::Line;
 use super::proof::{Answers, Proof};
-use super::{Options, proof, summary, table};
+use super::{Options, proof, reports, summary, table};
 use crate::envoy::process::{Usage, find_binary};
 use crate::envoy::{Envoy, EnvoyOptions, config};
 use crate::shop::client::{Client, Protocol};
+use crate::shop::leak::{Leak, LeakConfig, LeakTruth};
 use crate::shop::otlp::{metric, number, text};
 use crate::shop::run::{Progress, unix_ns};
 use crate::shop::{Shop, ShopConfig, Truth};
@@ -39,6 +42,8 @@ const GRACE: Duration = Duration::from_secs(15);
 pub const INTERVAL: Duration = Duration::from_secs(1);
 /// How often the live line is painted.
 const FRAME: Duration = Duration::from_millis(250);
+/// The tenant of all traffic.
+const TENANT: &str = "shop";
 /// The stats of the module and of its VM.
 const STATS: &str = "wasmcustom|wasm_vm|wasm%5C.envoy";
 
@@ -71,7 +76,7 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     let books =
         BooksConfig { run_start_ns: unix_ns(), mark: plan.mark_label.clone(), ..BooksConfig::default() };
     let sink = Sink::start(books.clone()).await?;
-    let mut envoy = Envoy::start(EnvoyOptions {
+    let settings = EnvoyOptions {
         binary: find_binary()?,
         module: options.module.clone(),
         plugin_config,
@@ -79,21 +84,21 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
         workers: options.workers,
         folder: Some(options.json.with_file_name("envoy")),
         drain_seconds: 5,
-    })
-    .await?;
-    println!(
-        "\n  Phoenix: {} pods → Envoy, {} workers → exact sink\n",
-        options.replicas * 8,
-        options.workers
-    );
+    };
+    let mut envoy =
+        Envoy::start_edited(settings, |yaml| reports::with_cluster(&yaml, options.reports)).await?;
+    println!("\n  Phoenix: {} pods → Envoy, {} workers → exact sink", options.replicas * 8, options.workers);
+    println!("  watch meanwhile: {}\n", reports::command(options));
     let proof = Proof::begin(options, &plan).await?;
     sink.copy_to(proof.as_ref().map(Proof::folded));
     warm_up(&envoy).await?;
     let begin_ns = unix_ns();
     let before = envoy.usage()?;
-    let (truth, progress) = traffic(options, &envoy, &sink, books, proof.as_ref()).await?;
+    let scene = script::leak(options.seconds, options.leak, options.seed, TENANT);
+    let played = traffic(options, scene.as_ref(), &envoy, &sink, books, proof.as_ref()).await?;
     let end_ns = unix_ns();
-    let mut verdict = settle(&truth, &sink, &plan).await;
+    let (played, mut verdict) = settle(played, &envoy, &sink, &plan).await?;
+    let Played { truth, progress, .. } = played;
     let usage = envoy.usage()?;
     sink.copy_to(None);
     let answers = match proof {
@@ -116,13 +121,15 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     Ok(outcome.verdict.holds())
 }
 
-/// The shop's plan for the demo's pace: windows as long as the export interval, as everywhere.
+/// The shop's plan for the demo's pace: windows as long as the export interval, as everywhere; budgets that soon forget.
 fn plugin_config() -> anyhow::Result<String> {
     let mut document = config::shop_plugin_config()?;
     let rules = document["plan"]["rules"].as_array_mut().context("envoy/plan/shop.json: no rules")?;
     for fold in rules.iter_mut().filter_map(|rule| rule.get_mut("fold")) {
         fold["window"] = format!("{}ms", INTERVAL.as_millis()).into();
     }
+    script::hasten(&mut document["plan"]);
+    document["envoy"]["report"] = reports::settings();
     Ok(serde_json::to_string_pretty(&document)?)
 }
 
@@ -139,7 +146,7 @@ async fn warm_up(envoy: &Envoy) -> anyhow::Result<()> {
     let resource_metrics = vec![ResourceMetrics { scope_metrics, ..ResourceMetrics::default() }];
     let body = ExportMetricsServiceRequest { resource_metrics }.encode_to_vec().into();
     for _ in 0..WARM_UP_REQUESTS {
-        let outcome = Client::new(envoy.address(), Protocol::Http1, "shop", 0).export(&body).await;
+        let outcome = Client::new(envoy.address(), Protocol::Http1, TENANT, 0).export(&body).await;
         ensure!(
             outcome.is_acknowledged,
             "the first request through Envoy was not answered well: {outcome:?}"
@@ -149,13 +156,22 @@ async fn warm_up(envoy: &Envoy) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What was played.
+struct Played {
+    truth: Truth,
+    progress: Progress,
+    leak: Option<LeakTruth>,
+    watch: Watch,
+}
+
 async fn traffic(
     options: &Options,
+    scene: Option<&LeakConfig>,
     envoy: &Envoy,
     sink: &Sink,
     books: BooksConfig,
     proof: Option<&Proof>,
-) -> anyhow::Result<(Truth, Progress)> {
+) -> anyhow::Result<Played> {
     let length = Duration::from_secs(options.seconds);
     let shop = ShopConfig {
         seed: options.seed,
@@ -163,16 +179,19 @@ async fn traffic(
         length,
         interval: INTERVAL,
         requests_per_connection: options.requests_per_connection,
+        tenant: TENANT.to_owned(),
         ..ShopConfig::default()
     };
+    let mut leak = scene.map(|scene| Leak::open(scene, envoy.address(), books.clone()));
     let mut shop = Shop::open_and_copy(&shop, envoy.address(), books, proof.map(Proof::full));
     let mut line = Line::new("traffic", options.seconds);
+    let mut watch = Watch::default();
     let begin = Instant::now();
     loop {
-        let is_closed = shop.is_closed();
+        let is_closed = shop.is_closed() && leak.as_mut().is_none_or(Leak::is_closed);
         let now = shop.progress();
         let resident = envoy.usage().context("Envoy ended in the middle of the run")?.resident_bytes;
-        let text = format!(
+        let mut text = format!(
             "{} pods, {} came, {} restarts · points {} → {} · {}",
             now.pods,
             now.born,
@@ -181,6 +200,10 @@ async fn traffic(
             count(i128::from(sink.points())),
             bytes(resident),
         );
+        if let Some(leak) = &leak {
+            look(envoy, &mut watch).await?;
+            text += &leaking(leak.users(), watch.last());
+        }
         line.show(begin.elapsed().as_secs().min(options.seconds), &text);
         if is_closed {
             break;
@@ -188,12 +211,39 @@ async fn traffic(
         sleep(FRAME).await;
     }
     line.end();
-    Ok(shop.close().await)
+    let leak = match leak {
+        Some(leak) => Some(leak.close().await),
+        None => None,
+    };
+    let (truth, progress) = shop.close().await;
+    Ok(Played { truth, progress, leak, watch })
 }
 
-async fn settle(truth: &Truth, sink: &Sink, plan: &Plan) -> Verdict {
+/// The leak, for the live line.
+fn leaking(users: u64, look: Look) -> String {
+    let users = match users {
+        0 => return String::new(),
+        users => count(i128::from(users)),
+    };
+    let state = if look.contained_metrics > 0 { "contained" } else { "not contained" };
+    format!(" · {users} users leaked, {state}")
+}
+
+async fn look(envoy: &Envoy, watch: &mut Watch) -> anyhow::Result<()> {
+    let stats = envoy.stats(watch::STATS).await?;
+    watch.add(Look::of(&stats, unix_ns()));
+    Ok(())
+}
+
+async fn settle(
+    mut played: Played,
+    envoy: &Envoy,
+    sink: &Sink,
+    plan: &Plan,
+) -> anyhow::Result<(Played, Verdict)> {
     let folds = plan.rules.iter().filter_map(|rule| rule.fold.as_ref());
-    let longest_ms = folds.map(|fold| fold.window.0 + fold.delay.0).max().unwrap_or(0);
+    let of_budgets = plan.budgets.iter().map(|budgets| budgets.fold.window.0 + budgets.fold.delay.0);
+    let longest_ms = folds.map(|fold| fold.window.0 + fold.delay.0).chain(of_budgets).max().unwrap_or(0);
     let wait = Duration::from_millis(longest_ms) + SETTLE;
     let mut line = Line::new("windows", wait.as_secs());
     let begin = Instant::now();
@@ -203,16 +253,31 @@ async fn settle(truth: &Truth, sink: &Sink, plan: &Plan) -> Verdict {
         sleep(FRAME).await;
     }
     line.end();
-    let mut verdict = judge(truth, &sink.books(), plan);
+    look(envoy, &mut played.watch).await?;
+    let judged = |played: &Played| {
+        let books = sink.books();
+        let mut verdict = judge(&played.truth, &books, plan);
+        let scene = played.leak.as_ref();
+        verdict.explosion = scene.map(|leak| explosion::judge(leak, &books, plan, &played.watch));
+        verdict
+    };
+    let mut verdict = judged(&played);
     let mut points = sink.points();
     while !verdict.holds() && begin.elapsed() < wait + GRACE {
         sleep(FRAME * 2).await;
         if sink.points() != points {
             points = sink.points();
-            verdict = judge(truth, &sink.books(), plan);
+            verdict = judged(&played);
         }
     }
-    verdict
+    Ok((played, verdict))
+}
+
+fn why_no_leak(options: &Options) -> String {
+    match options.leak {
+        0 => "`--leak 0`".to_owned(),
+        _ => format!("a run of less than {} s has no time to forget it", script::seconds_min()),
+    }
 }
 
 fn print(options: &Options, outcome: &Outcome, envoy: &Envoy) {
@@ -231,12 +296,19 @@ fn print(options: &Options, outcome: &Outcome, envoy: &Envoy) {
         options.seconds,
         bytes(outcome.usage.resident_bytes)
     );
+    match &outcome.verdict.explosion {
+        Some(it) => println!("{}", explosion::text::render(it)),
+        None => println!("  no label leaked: {}\n", why_no_leak(options)),
+    }
     println!("{}\n", table::render_stats(&outcome.stats));
     println!("{}", proof::render(outcome.answers.as_ref()));
     println!("  numbers: {}", options.json.display());
     let failures = outcome.verdict.all_failures();
     if failures.is_empty() {
-        println!("  every total is conserved; every folded metric shrank exactly as the plan says\n");
+        println!(
+            "  every total is conserved; every folded metric shrank exactly as the plan says{}\n",
+            outcome.verdict.explosion.as_ref().map_or("", |_| "; the leak was contained and forgotten")
+        );
         return;
     }
     println!("  log of Envoy: {}", envoy.folder().join("envoy.log").display());

@@ -3,6 +3,7 @@
 //! In: the outcome of a run. Out: `summary.json`. Totals are strings: a JSON number loses integers above 2⁵³.
 
 use super::Options;
+use super::explosion::text;
 use super::judge::{Row, Verdict};
 use super::stage::Outcome;
 use anyhow::Context as _;
@@ -53,6 +54,8 @@ pub fn document(options: &Options, outcome: &Outcome) -> Value {
         },
         // `null`: there was no Prometheus 3 to ask.
         "answers": outcome.answers.as_ref().map(|answers| &answers.report),
+        // `null`: the run was too short for the leak, or it was not wanted.
+        "explosion": outcome.verdict.explosion.as_ref().map(text::document),
         "metrics": rows.iter().map(row).collect::<Vec<_>>(),
     })
 }

@@ -3,8 +3,8 @@
 use super::judge::{Verdict, judge};
 use super::numbers::{bytes, change, count};
 use super::proof::When;
-use super::table;
-use crate::envoy::config::shop_plugin_config;
+use super::{Options, reports, table};
+use crate::envoy::config::{shipped, shop_plugin_config};
 use crate::shop::Truth;
 use crate::shop::catalogue::METRICS;
 use crate::shop::tests::{small, virtual_run};
@@ -13,6 +13,7 @@ use crate::sink::distribution::{Buckets, Distribution, Observations};
 use crate::sink::identity::Labels;
 use crate::sink::series::{Kind, Reading, Sample, Series, Value};
 use crate::sink::{Books, MARK};
+use clap::Parser as _;
 use phoenix_plan::{Fold, Plan};
 use std::collections::BTreeMap;
 
@@ -31,9 +32,9 @@ fn folded(truth: &Truth, plan: &Plan, tamper: i64) -> Books {
     let mut out = Books::new(truth.books.config.clone());
     let mut tamper = tamper;
     for ((tenant, name), book) in &truth.books.metrics {
-        let rule = plan.rule_for(name.as_bytes(), |_| None, |_| None).unwrap().1;
+        let rule = plan.rule_for(name.as_bytes(), |_| None, |_| None).map(|(_, rule)| rule);
         let mut folded = MetricBook { kinds: book.kinds.clone(), ..MetricBook::default() };
-        if let Some(fold) = &rule.fold {
+        if let Some(fold) = rule.and_then(|rule| rule.fold.as_ref()) {
             fold_metric(&book.raw, &mut folded.folded, (fold, plan), &mut tamper);
         } else {
             folded = book.clone();
@@ -262,4 +263,17 @@ fn when_the_dashboard_is_asked() {
         // No range reaches back before the traffic.
         assert!(when.range_s + when.rate_interval_s < length_s);
     }
+}
+
+#[test]
+fn reports_go_where_somebody_may_listen() {
+    let options = Options::parse_from(["phoenix-demo", "--phoenix", "/elsewhere/phoenix"]);
+    let command = reports::command(&options);
+    assert_eq!(command, "/elsewhere/phoenix top --listen 127.0.0.1:4320 --interval 1s");
+    let yaml = reports::with_cluster(&shipped("envoy/gateway.yaml").unwrap(), options.reports);
+    // The last cluster of the shipped file, then ours at the same depth.
+    let clusters: Vec<&str> = yaml.lines().filter_map(|line| line.strip_prefix("  - name: ")).collect();
+    assert_eq!(clusters.last(), Some(&"phoenix_reports"), "{clusters:?}");
+    assert!(clusters.contains(&reports::settings()["cluster"].as_str().unwrap()));
+    assert!(yaml.contains("address: 127.0.0.1, port_value: 4320"));
 }

@@ -10,6 +10,8 @@ pub mod catalogue;
 pub mod client;
 /// The instruments of a process and the OTLP points they export.
 pub mod instruments;
+/// A service whose counter gets a label too many.
+pub mod leak;
 /// Histograms and summaries of a process.
 pub mod measured;
 /// OTLP messages from plain values.
