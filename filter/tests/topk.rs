@@ -287,6 +287,28 @@ fn streams_that_come_and_go_are_counted_once() {
 }
 
 #[test]
+fn who_is_silent_until_it_folds_is_not_counted_from_zero() {
+    let mut p = Process::new(r#"{"k":1}"#, Type::Cumulative);
+    p.step([(0, 1_000)].into_iter());
+    while !p.standings().values().any(|it| matches!(it, Standing::Leaves(_))) {
+        assert!(p.now < T0 + 600, "never demoted");
+        p.step([(0, 1_000), (1, 9_000)].into_iter());
+    }
+    // Its owner has never heard of it.
+    for _ in 0..4 {
+        p.step([(1, 9_000)].into_iter());
+    }
+    for _ in 0..10 {
+        p.step([(0, 1_000), (1, 9_000)].into_iter());
+    }
+    for now in p.now + STEP..p.now + 60 {
+        p.tick(now);
+    }
+    let arrived = p.increments + p.folded.values().sum::<i64>();
+    assert_eq!(p.counted.values().sum::<i64>() - arrived, 1_000, "lost: what it counted in silence");
+}
+
+#[test]
 fn k_follows_the_coverage() {
     let mut p = Process::new(r#"{"k":5,"coverage_percent":80,"k_max":100}"#, Type::Cumulative);
     let total: i64 = (0..200).map(zipf).sum();
