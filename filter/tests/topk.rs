@@ -238,7 +238,7 @@ fn the_heaviest_of_the_first_batch_stay() {
     // The first worker's batch has every fourth user.
     p.step((0..200).map(|n| (n, zipf(199 - n))));
     assert_eq!(p.raw.len(), 5);
-    let worker_0 = (0..200).rev().filter(|n| (n + p.now / STEP) % WORKERS == 0);
+    let worker_0 = (0..200).rev().filter(|n| (n + p.now / STEP).is_multiple_of(WORKERS));
     assert_eq!(raw(&p), users(worker_0.take(5)));
     p.check_total();
 }
@@ -274,7 +274,7 @@ fn streams_that_come_and_go_are_counted_once() {
     let mut p = Process::new(r#"{"k":10}"#, Type::Cumulative);
     for step in 0..60_u64 {
         // Every stream pauses now and then for longer than a period, raw ones as well.
-        let speaks = |n: &u64| (step / 10 + n) % 4 != 0;
+        let speaks = |n: &u64| !(step / 10 + n).is_multiple_of(4);
         p.step((0..100).filter(speaks).map(|n| (n, zipf((n * 7 + step / 20 * 31) % 100))));
     }
     for now in p.now + STEP..p.now + 60 {
