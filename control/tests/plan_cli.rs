@@ -135,11 +135,16 @@ fn the_example_with_every_optional_field_has_them_all() {
     let schema: serde_json::Value = serde_json::from_str(&committed).unwrap();
     let (_, book) = document("plan.md");
     let plan: serde_json::Value = serde_json::from_str(&blocks(&book, "json")[1]).unwrap();
+    // A rule keeps the heaviest streams, or it switches: two rules hold all fields.
     let rule = &plan["rules"][0];
+    let ranks = plan["rules"].as_array().unwrap().iter().find(|rule| !rule["topk"].is_null()).unwrap();
+    let mut both = rule.clone();
+    both["topk"] = ranks["topk"].clone();
     for (kind, object) in [
         ("Tenant", &plan["tenant"]),
         ("Limits", &plan["limits"]),
-        ("Rule", rule),
+        ("Rule", &both),
+        ("TopK", &ranks["topk"]),
         ("Fold", &rule["fold"]),
         ("Switch", &rule["switch"]),
         ("Treatment", &rule["switch"]["from"]),

@@ -113,7 +113,7 @@ mod tests {
         assert!(wasi.to_string().contains("wasi_snapshot_preview1.fd_write"));
         check(&module_importing("env", "memcpy")).expect_err("not proxy_*");
         let mut large = b"\0asm\x01\0\0\0".to_vec();
-        let body = 700_001u32;
+        let body = 950_001u32;
         large.extend([0, (body & 0x7f) as u8 | 0x80, (body >> 7 & 0x7f) as u8 | 0x80, (body >> 14) as u8]);
         large.resize(large.len() + body as usize, 0);
         assert!(check(&large).expect_err("too large").to_string().contains("950000"));
