@@ -1,5 +1,6 @@
 //! The judge of the scene must be able to say no. A plain fold of what was sent stands in for the module.
 
+use super::super::Options;
 use super::script::{hasten, leak, seconds_min};
 use super::text::{document, render};
 use super::watch::{Look, Watch};
@@ -9,6 +10,7 @@ use crate::shop::leak::pod::LoginPod;
 use crate::shop::leak::{LeakConfig, LeakTruth, METRIC, PODS, USER_ID};
 use crate::shop::otlp::{CUMULATIVE, number, sum, text};
 use crate::sink::{Books, BooksConfig, MARK};
+use clap::Parser as _;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest as Request;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
@@ -40,6 +42,7 @@ fn config() -> LeakConfig {
         until: seconds(9),
         users: 1_000,
         interval: seconds(1),
+        requests_per_connection: 0,
         tenant: "shop".to_owned(),
     }
 }
@@ -318,14 +321,18 @@ fn an_export_without_an_answer_and_a_leak_without_streams_fail() {
     check(&judge(&truth, &books, &plan(), &watched(6..26)), "nothing leaked");
 }
 
+fn run_of(seconds: u64, leak: u64) -> Options {
+    Options { seconds, leak, ..Options::parse_from(["phoenix-demo"]) }
+}
+
 #[test]
 fn when_the_label_leaks() {
-    assert!(leak(seconds_min() - 1, 200_000, 1, "shop").is_none());
-    assert!(leak(60, 0, 1, "shop").is_none());
+    assert!(leak(&run_of(seconds_min() - 1, 200_000), "shop").is_none());
+    assert!(leak(&run_of(60, 0), "shop").is_none());
     for (seconds, from, until, users) in
         [(60, 14, 34, 200_000), (40, 4, 14, 100_000), (120, 50, 70, 200_000), (seconds_min(), 4, 8, 40_000)]
     {
-        let it = leak(seconds, 200_000, 1, "shop").unwrap();
+        let it = leak(&run_of(seconds, 200_000), "shop").unwrap();
         let (is_from, is_until) = (it.from.as_secs(), it.until.as_secs());
         assert_eq!((is_from, is_until, it.users), (from, until, users), "{seconds} s");
         assert_eq!(it.leaked(Duration::ZERO), None);
