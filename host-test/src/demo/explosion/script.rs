@@ -22,8 +22,8 @@ const DWELL: Duration = Duration::from_secs(5);
 /// How far ahead raw series are announced: four export intervals, two more than it takes, since machines are busy.
 const SWITCH_LEAD: Duration = Duration::from_secs(4);
 /// Traffic after the leak: its last streams are exported once more and then forgotten, a second goes by until somebody looks, the switch is
-/// announced, and four exports are raw again.
-const AFTER: Duration = Duration::from_secs(1 + PERIOD.as_secs() + 1 + SWITCH_LEAD.as_secs() + 1 + 4);
+/// announced, and seven exports are raw again, on a busy machine fewer.
+const AFTER: Duration = Duration::from_secs(1 + PERIOD.as_secs() + 1 + SWITCH_LEAD.as_secs() + 1 + 7);
 
 /// The leak of a run; `None`: it is too short for one, or wants none. A shorter leak than [`LEAK`] has less streams, in proportion.
 pub fn leak(options: &Options, tenant: &str) -> Option<LeakConfig> {
