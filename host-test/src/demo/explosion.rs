@@ -242,12 +242,7 @@ fn folded(truth: &LeakTruth, received: &MetricBook, plan: &Plan, out: &mut Explo
 }
 
 /// The innocents, and what is raw of the staff, arrived as they were sent.
-fn untouched(
-    truth: &LeakTruth,
-    received: &MetricBook,
-    raw: &Raw<'_>,
-    out: &mut Explosion,
-) {
+fn untouched(truth: &LeakTruth, received: &MetricBook, raw: &Raw<'_>, out: &mut Explosion) {
     let sent = truth.innocents.metric(METRIC);
     let mut wrong = Vec::new();
     for (id, sent) in sent.into_iter().flat_map(|book| &book.raw.series) {
