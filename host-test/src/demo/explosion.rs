@@ -69,6 +69,8 @@ pub struct Explosion {
     pub restored_after: Option<Duration>,
     /// Streams that are raw again.
     pub restored: usize,
+    /// Streams that keep the label and came while there was room: raw from the beginning.
+    pub kept_raw: usize,
     /// Points that the module says it contained.
     pub contained_points: i64,
     /// Most raw streams that budgets had admitted at once, of all metrics of the process.
@@ -111,10 +113,10 @@ pub fn judge(truth: &LeakTruth, books: &Books, plan: &Plan, watch: &Watch) -> Ex
     };
     exports(truth, &mut out);
     share_kept(&mut out);
-    let switch_ns = restored(truth, &raw, &mut out);
+    restored(truth, &raw, &mut out);
     reaction(truth, &raw, watch, &mut out);
     folded(truth, received, plan, &mut out);
-    untouched(truth, received, &raw, switch_ns, &mut out);
+    untouched(truth, received, &raw, &mut out);
     totals(truth, received, &raw, books.config.run_start_ns, &mut out);
     anomalies(received, books.config.run_start_ns, &mut out);
     stats(truth, watch, &mut out);
@@ -162,7 +164,7 @@ fn share_kept(out: &mut Explosion) {
 }
 
 /// When did raw points of those come back that keep the label? One point in event time for all, and the answer is the first of their raw points.
-fn restored(truth: &LeakTruth, raw: &Raw<'_>, out: &mut Explosion) -> Option<u64> {
+fn restored(truth: &LeakTruth, raw: &Raw<'_>, out: &mut Explosion) {
     let times = |series: &Series| -> Vec<u64> { series.samples.iter().map(|s| s.time_ns).collect() };
     let (mut first_raw, mut last_folded) = (u64::MAX, 0);
     let mut missing = Vec::new();
@@ -171,7 +173,9 @@ fn restored(truth: &LeakTruth, raw: &Raw<'_>, out: &mut Explosion) -> Option<u64
         let sent = times(sent);
         let folded: Vec<u64> = sent.iter().copied().filter(|time| !arrived.contains(time)).collect();
         last_folded = last_folded.max(folded.last().copied().unwrap_or(0));
-        if sent.last().is_some_and(|last| arrived.contains(last)) && !folded.is_empty() {
+        if folded.is_empty() {
+            out.kept_raw += 1;
+        } else if sent.last().is_some_and(|last| arrived.contains(last)) {
             out.restored += 1;
             first_raw = first_raw.min(arrived.first().copied().unwrap_or(u64::MAX));
         } else {
@@ -182,7 +186,7 @@ fn restored(truth: &LeakTruth, raw: &Raw<'_>, out: &mut Explosion) -> Option<u64
         out.failures.push(format!("{} of {} streams not restored, such as {id}", missing.len(), out.staff));
     }
     if out.restored == 0 {
-        return None;
+        return;
     }
     if last_folded >= first_raw {
         out.failures.push(format!(
@@ -191,7 +195,6 @@ fn restored(truth: &LeakTruth, raw: &Raw<'_>, out: &mut Explosion) -> Option<u64
     }
     let since = |end_ns| Duration::from_nanos(first_raw.saturating_sub(end_ns));
     out.restored_after = truth.ended_ns().map(since);
-    Some(first_raw)
 }
 
 /// How far did the leak come before it was contained?
@@ -238,14 +241,8 @@ fn folded(truth: &LeakTruth, received: &MetricBook, plan: &Plan, out: &mut Explo
     }
 }
 
-/// The innocents, and the restored from the switch on, arrived as they were sent.
-fn untouched(
-    truth: &LeakTruth,
-    received: &MetricBook,
-    raw: &Raw<'_>,
-    switch_ns: Option<u64>,
-    out: &mut Explosion,
-) {
+/// The innocents, and what is raw of the staff, arrived as they were sent.
+fn untouched(truth: &LeakTruth, received: &MetricBook, raw: &Raw<'_>, out: &mut Explosion) {
     let sent = truth.innocents.metric(METRIC);
     let mut wrong = Vec::new();
     for (id, sent) in sent.into_iter().flat_map(|book| &book.raw.series) {
@@ -262,7 +259,10 @@ fn untouched(
         out.failures.push(format!("{} raw series that nobody sent, such as {id}", raw.strangers.len()));
     }
     let mut expected = sent.map(|book| book.raw.print).unwrap_or_default();
-    let restored = truth.staff_prints.iter().filter(|((_, at), _)| switch_ns.is_some_and(|from| *at >= from));
+    let samples = raw.staff.values().flat_map(|series| &series.samples);
+    let times: BTreeSet<u64> = samples.map(|sample| sample.time_ns).collect();
+    // Of an export, all of them or none: with a part of them the prints differ.
+    let restored = truth.staff_prints.iter().filter(|((_, at), _)| times.contains(at));
     for (_, Multiset { sum, points }) in restored {
         expected.sum = expected.sum.wrapping_add(*sum);
         expected.points += points;

@@ -94,7 +94,7 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     warm_up(&envoy).await?;
     let begin_ns = unix_ns();
     let before = envoy.usage()?;
-    let scene = script::leak(options.seconds, options.leak, options.seed, TENANT);
+    let scene = script::leak(options, TENANT);
     let played = traffic(options, scene.as_ref(), &envoy, &sink, books, proof.as_ref()).await?;
     let end_ns = unix_ns();
     let (played, mut verdict) = settle(played, &envoy, &sink, &plan).await?;

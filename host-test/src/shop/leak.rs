@@ -41,6 +41,8 @@ pub struct LeakConfig {
     pub users: u64,
     /// Export interval; pods are spread over it.
     pub interval: Duration,
+    /// Requests on a connection before it is closed; zero is no limit.
+    pub requests_per_connection: u32,
     /// The tenant's header value.
     pub tenant: String,
 }
@@ -182,7 +184,7 @@ async fn run(
 ) {
     let mut pod = LoginPod::new(config.seed, number, unix_ns());
     let protocol = Protocol::ALL[number as usize % Protocol::ALL.len()];
-    let mut client = Client::new(address, protocol, &config.tenant, 0);
+    let mut client = Client::new(address, protocol, &config.tenant, config.requests_per_connection);
     let mut next = config.interval * (number + 1) / (PODS + 1);
     loop {
         let is_last = next >= config.length;

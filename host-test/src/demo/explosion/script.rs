@@ -3,6 +3,7 @@
 //! In: the length of the run. Out: when the leak begins and ends, so that there is time to forget it and to restore raw series; and a plan whose
 //! period, dwell and lead are as much shorter as the demo's day is.
 
+use super::super::Options;
 use super::super::stage::INTERVAL;
 use crate::shop::leak::LeakConfig;
 use serde_json::Value;
@@ -21,19 +22,27 @@ const DWELL: Duration = Duration::from_secs(5);
 /// How far ahead raw series are announced: four export intervals, two more than it takes, since machines are busy.
 const SWITCH_LEAD: Duration = Duration::from_secs(4);
 /// Traffic after the leak: its last streams are exported once more and then forgotten, a second goes by until somebody looks, the switch is
-/// announced, and four exports are raw again.
-const AFTER: Duration = Duration::from_secs(1 + PERIOD.as_secs() + 1 + SWITCH_LEAD.as_secs() + 1 + 4);
+/// announced, and seven exports are raw again, on a busy machine fewer.
+const AFTER: Duration = Duration::from_secs(1 + PERIOD.as_secs() + 1 + SWITCH_LEAD.as_secs() + 1 + 7);
 
-/// The leak of a run; `None`: it is too short for one. `users` are those of the longest leak, of a shorter one less in proportion.
-pub fn leak(seconds: u64, users: u64, seed: u64, tenant: &str) -> Option<LeakConfig> {
-    let length = Duration::from_secs(seconds);
+/// The leak of a run; `None`: it is too short for one, or wants none. A shorter leak than [`LEAK`] has less streams, in proportion.
+pub fn leak(options: &Options, tenant: &str) -> Option<LeakConfig> {
+    let length = Duration::from_secs(options.seconds);
     let room = length.checked_sub(BEFORE + AFTER).filter(|room| *room >= LEAK_LEAST)?;
     let lasts = room.min(LEAK);
     // In the middle, or earlier where it would end too late.
     let from = (BEFORE + room - lasts).min((length - lasts) / 2);
-    let users = (users as f64 * lasts.as_secs_f64() / LEAK.as_secs_f64()) as u64;
-    let tenant = tenant.to_owned();
-    let leak = LeakConfig { seed, length, from, until: from + lasts, users, interval: INTERVAL, tenant };
+    let users = (options.leak as f64 * lasts.as_secs_f64() / LEAK.as_secs_f64()) as u64;
+    let leak = LeakConfig {
+        seed: options.seed,
+        length,
+        from,
+        until: from + lasts,
+        users,
+        interval: INTERVAL,
+        requests_per_connection: options.requests_per_connection,
+        tenant: tenant.to_owned(),
+    };
     (users > 0).then_some(leak)
 }
 

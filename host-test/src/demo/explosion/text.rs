@@ -28,7 +28,7 @@ pub fn render(it: &Explosion) -> String {
         Some(after) => format!(
             "{} of {} streams raw again, {} after the last new one; none counted twice",
             it.restored,
-            it.staff,
+            it.staff - it.kept_raw,
             seconds(after)
         ),
         None => "nothing".to_owned(),
@@ -107,6 +107,7 @@ pub fn document(it: &Explosion) -> Value {
         "total_raw": raw.to_string(),
         "total_folded": folded.to_string(),
         "restored": it.restored,
+        "kept_raw": it.kept_raw,
         "restored_after_ms": ms(it.restored_after),
         "points_contained": it.contained_points,
         "admitted_most": it.admitted_most,
