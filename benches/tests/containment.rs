@@ -334,8 +334,8 @@ fn limiters_lose_totals_or_see_nothing() {
         let scenario = scenario(kind, 1);
         let shares = scenario.shares();
         let alive_ns = scenario.times().period_s * 2 / 3 * 1_000_000_000;
-        let growth = run(&scenario, &mut Growth::new(&shares, EPOCH_NS)).expect("it runs");
-        let first = run(&scenario, &mut FirstCome::new(&shares, alive_ns)).expect("it runs");
+        let growth = run(&scenario, &mut Growth::limits(&shares, EPOCH_NS)).expect("it runs");
+        let first = run(&scenario, &mut FirstCome::limits(&shares, alive_ns)).expect("it runs");
         assert_eq!((first.over, first.innocent_cut), (0.0, 0), "{}", kind.name());
         // By night whoever was rejected by day is let in, and a cumulative stream then says all that it has counted.
         assert!(first.total_error > 0 || kind == Kind::Diurnal, "{}: what is rejected is lost", kind.name());

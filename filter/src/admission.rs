@@ -12,6 +12,7 @@
 //! ```
 
 mod decide;
+mod decision;
 mod entry;
 mod folds;
 mod log;
@@ -22,6 +23,7 @@ mod upkeep;
 mod weights;
 
 pub use decide::{Capacity, Census, Group, Hint, Hints, NewLabel, Newcomer, folded, slack};
+pub use decision::{Decision, What};
 pub use entry::{Entry, Place};
 pub use folds::{Level, Name, is_foldable, is_protected};
 pub use state::{ALL_LABELS, ByHalf, Known, Metric, RANKED, Standing, State, seconds, whole_seconds};
@@ -41,36 +43,6 @@ use std::rc::Rc;
 
 /// Decisions that are remembered for reports.
 const DECISIONS_MAX: usize = 256;
-
-/// Something that this worker decided, or learnt from the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decision {
-    /// Metric, by half of its identity.
-    pub metric: u64,
-    /// When.
-    pub at: UnixNanos,
-    /// What was done.
-    pub what: What,
-    /// Labels that fold.
-    pub labels: Vec<String>,
-    /// Series of the metric then, raw and folded, and its share.
-    pub series: u32,
-    /// … of which this many may be.
-    pub share: u32,
-    /// From when on, in event time.
-    pub effective: UnixNanos,
-}
-
-/// What was done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
-    /// New streams fold.
-    Contained,
-    /// They fold on one more label.
-    Widened,
-    /// All streams will be raw again.
-    Released,
-}
 
 /// One worker's view of what is admitted.
 pub struct Registry {
@@ -97,8 +69,6 @@ pub struct Registry {
     pub weights: Weights,
     tops: tops::Tops,
     decisions: VecDeque<Decision>,
-    /// Streams about which nothing could be decided.
-    pub undecided: u64,
 }
 
 impl Registry {
@@ -122,7 +92,6 @@ impl Registry {
             weights: Weights::default(),
             tops: tops::Tops::default(),
             decisions: VecDeque::new(),
-            undecided: 0,
         }
     }
 
@@ -161,7 +130,7 @@ impl Registry {
         }
         self.generation = generation;
         self.measure.turn(generation);
-        self.weights.turn(1);
+        self.weights.turn();
     }
 
     fn adopt(&mut self, plan: &Rc<Compiled>, now: UnixNanos) {
@@ -179,17 +148,14 @@ impl Registry {
         let known = self.shared.get(&began).and_then(|(bytes, _)| bytes.first_chunk().copied());
         self.began = known.map_or(now, |bytes| UnixNanos(u64::from_le_bytes(bytes)));
         let tenants = plan.plan.budgets.iter().flat_map(|budgets| &budgets.tenants);
-        let named = tenants.filter_map(|share| share.tenant.as_ref());
-        let half = |name: &String| plan.hasher.pair(Domain::Tenant, name.as_bytes(), b"").low();
-        self.named = named.map(|name| (half(name), ())).collect();
+        let half = |name: &str| plan.hasher.pair(Domain::Tenant, name.as_bytes(), b"").low();
+        let named: Vec<(u64, u32)> =
+            tenants.filter_map(|share| Some((half(share.tenant.as_deref()?), share.reserved))).collect();
         let limits = &plan.plan.limits;
         self.measure.set_max(usize::try_from(limits.measure_bytes_max).unwrap_or(usize::MAX));
-        let named = plan.plan.budgets.iter().flat_map(|budgets| &budgets.tenants);
-        let reserved = named.filter_map(|share| {
-            let name = share.tenant.as_ref().filter(|_| share.reserved > 0)?;
-            Some((plan.hasher.pair(Domain::Tenant, name.as_bytes(), b"").low(), share.reserved))
-        });
-        self.capacity = Capacity { series_max: limits.active_series_max, reserved: reserved.collect() };
+        let reserved = named.iter().filter(|(_, reserved)| *reserved > 0).copied().collect();
+        self.capacity = Capacity { series_max: limits.active_series_max, reserved };
+        self.named = named.into_iter().map(|(tenant, _)| (tenant, ())).collect();
         self.folds.clear();
         self.tops.clear();
         self.plan = Some(plan.clone());
@@ -248,6 +214,7 @@ impl Registry {
         let (shared, measure, capacity) = (self.shared.clone(), &self.measure, &self.capacity);
         let (names, prefix) = (&mut self.names, self.log.prefix());
         let mut decided = Vec::new();
+        // What could not be appended is left undecided, which the walk counts.
         let done = self.log.append(&*shared, low8(self.generation), |state| {
             let mut entries = decide::decide(state, census, capacity, measure, now_s);
             // A name is there before anybody can need it.
@@ -273,10 +240,7 @@ impl Registry {
             }
             entries
         });
-        if !done {
-            self.undecided = self.undecided.saturating_add(1);
-        }
-        for entry in decided {
+        for entry in decided.into_iter().filter(|_| done) {
             let Entry::Contain { metric, level, .. } = entry else { continue };
             let share = census.groups.iter().find(|g| g.metric == metric).map_or(0, |g| g.share);
             let what = if level == 1 { What::Contained } else { What::Widened };

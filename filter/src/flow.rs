@@ -36,7 +36,7 @@ mod steady;
 mod topk;
 mod trail;
 use distributions::Atom;
-use guard::{Guard, ResourceLabels};
+use guard::{Guard, ResourceLabels, Ruled};
 use kept::Dictionary;
 use points::Fate;
 
@@ -430,7 +430,7 @@ impl<'a> Walk<'a> {
         let is_guarding = self.is_guarding();
         let is_watching = is_guarding || self.s.candidates.topk(self.plan).is_some();
         let labels = if is_watching { Some(self.resource_labels(resource)?) } else { None };
-        (self.guards, self.top) = ([None, None], None);
+        self.top = None;
         let within = MetricScope {
             metric,
             intake,
@@ -457,8 +457,12 @@ impl<'a> Walk<'a> {
                 children.add(Left::Nothing);
                 continue;
             }
-            let quick = passing.and_then(|ruled| self.guards.get(ruled.slot())?.as_ref()).map(Guard::quick);
+            let slot = passing.map_or(usize::MAX, Ruled::slot);
+            let quick = self.guards.get(slot).and_then(Option::as_ref).map(Guard::quick);
             if quick.is_some_and(|quick| self.passes_again(span, quick)) {
+                if let Some(Some(guard)) = self.guards.get_mut(slot) {
+                    guard.meet();
+                }
                 self.tally.passed = self.tally.passed.saturating_add(1);
                 children.add(Left::Something);
                 continue;
@@ -479,11 +483,7 @@ impl<'a> Walk<'a> {
                 }
             });
         }
-        for guard in self.guards.iter().flatten() {
-            if let Some(registry) = &mut self.s.registry {
-                registry.measure.count(guard.metric, children.all);
-            }
-        }
+        self.leave_metric();
         Ok(children.left())
     }
 }

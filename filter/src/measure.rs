@@ -175,11 +175,6 @@ impl Measure {
         self.seen.set_max(bytes_max / SEEN_PART);
     }
 
-    /// The number of the current generation.
-    pub fn generation(&self) -> u64 {
-        self.generation
-    }
-
     /// The next generation begins, by any other number.
     pub fn turn(&mut self, generation: u64) {
         if generation == self.generation {
@@ -330,7 +325,8 @@ impl Measure {
 
     /// Bytes that it takes, about.
     pub fn heap_bytes(&self) -> usize {
-        self.metrics.values().map(bytes_of).fold(self.seen.heap_bytes(), usize::saturating_add)
+        let tenants = self.tenants.values().map(tenant_bytes);
+        self.metrics.values().map(bytes_of).chain(tenants).fold(self.seen.heap_bytes(), usize::saturating_add)
     }
 }
 

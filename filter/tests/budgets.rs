@@ -298,9 +298,13 @@ fn undeclared_gauges_pass_and_are_counted() {
     let done = p.engine.process_on(0, Framing::Plain, &batch).unwrap();
     assert!(done.body.is_none());
     assert_eq!((done.tally.passed, done.tally.undeclared), (500, 500));
+    // Known by now, they go the short way, and are counted all the same.
+    let again = p.engine.process_on(0, Framing::Plain, &batch).unwrap();
+    assert_eq!((again.tally.passed, again.tally.undeclared), (500, 500));
     let registry = p.engine.registry(0).unwrap();
     let (_, metric) = registry.measure.metrics().next().unwrap();
     assert!((480.0..520.0).contains(&metric.active.union().estimate()));
+    assert_eq!(metric.points, 1_000);
 }
 
 #[test]

@@ -18,13 +18,13 @@ use prost::Message as _;
 use std::collections::{HashMap, HashSet};
 
 /// Decides about one series of one share.
-trait Limiter {
+pub trait Limiter {
     /// May the series with this key pass?
     fn admits(&mut self, key: &[u8], now_ns: u64) -> bool;
 }
 
 /// What both models have in common: shares, and batches without what is not admitted.
-struct Limits<L> {
+pub struct Limits<L> {
     shares: Vec<(Share, L)>,
     keys: Keys,
 }
@@ -34,8 +34,10 @@ impl<L: Limiter> Limits<L> {
         let shares = shares.iter().map(|share| (share.clone(), limiter(share))).collect();
         Limits { shares, keys: Keys::default() }
     }
+}
 
-    fn batch(&mut self, tenant: &str, body: &[u8], now_ns: u64) -> anyhow::Result<Vec<u8>> {
+impl<L: Limiter> Process for Limits<L> {
+    fn batch(&mut self, _: usize, tenant: &str, body: &[u8], now_ns: u64) -> anyhow::Result<Vec<u8>> {
         if !self.shares.iter().any(|(share, _)| share.tenant == tenant) {
             return Ok(body.to_vec());
         }
@@ -62,12 +64,18 @@ impl<L: Limiter> Limits<L> {
         retain(&mut request, || verdicts.next().unwrap_or(true));
         Ok(request.encode_to_vec())
     }
+
+    fn tick(&mut self, _: u64) -> anyhow::Result<Vec<Emission>> {
+        Ok(Vec::new())
+    }
+
+    fn gaps(&self) -> Gaps {
+        Gaps::Closed
+    }
 }
 
 /// Growth beyond the limit is discarded.
-pub struct Growth(Limits<Epochs>);
-
-struct Epochs {
+pub struct Growth {
     limit: usize,
     epoch_ns: u64,
     epoch: u64,
@@ -78,19 +86,19 @@ struct Epochs {
 
 impl Growth {
     /// With epochs of this length.
-    pub fn new(shares: &[Share], epoch_ns: u64) -> Growth {
-        Growth(Limits::new(shares, |share| Epochs {
+    pub fn limits(shares: &[Share], epoch_ns: u64) -> Limits<Growth> {
+        Limits::new(shares, |share| Growth {
             limit: share.series,
             epoch_ns,
             epoch: 0,
             current: HashSet::new(),
             previous: HashSet::new(),
             passed: HashSet::new(),
-        }))
+        })
     }
 }
 
-impl Limiter for Epochs {
+impl Limiter for Growth {
     fn admits(&mut self, key: &[u8], now_ns: u64) -> bool {
         let epoch = now_ns / self.epoch_ns;
         if epoch != self.epoch {
@@ -111,24 +119,8 @@ impl Limiter for Epochs {
     }
 }
 
-impl Process for Growth {
-    fn batch(&mut self, _: usize, tenant: &str, body: &[u8], now_ns: u64) -> anyhow::Result<Vec<u8>> {
-        self.0.batch(tenant, body, now_ns)
-    }
-
-    fn tick(&mut self, _: u64) -> anyhow::Result<Vec<Emission>> {
-        Ok(Vec::new())
-    }
-
-    fn gaps(&self) -> Gaps {
-        Gaps::Closed
-    }
-}
-
 /// New series are rejected while there are as many active ones as the limit.
-pub struct FirstCome(Limits<Active>);
-
-struct Active {
+pub struct FirstCome {
     limit: usize,
     idle_ns: u64,
     /// When each was last heard.
@@ -139,17 +131,17 @@ struct Active {
 
 impl FirstCome {
     /// Series are active until they have been silent for this long.
-    pub fn new(shares: &[Share], idle_ns: u64) -> FirstCome {
-        FirstCome(Limits::new(shares, |share| Active {
+    pub fn limits(shares: &[Share], idle_ns: u64) -> Limits<FirstCome> {
+        Limits::new(shares, |share| FirstCome {
             limit: share.series,
             idle_ns,
             heard_ns: HashMap::new(),
             swept_ns: 0,
-        }))
+        })
     }
 }
 
-impl Limiter for Active {
+impl Limiter for FirstCome {
     fn admits(&mut self, key: &[u8], now_ns: u64) -> bool {
         if let Some(heard_ns) = self.heard_ns.get_mut(key) {
             *heard_ns = now_ns;
@@ -168,20 +160,6 @@ impl Limiter for Active {
     }
 }
 
-impl Process for FirstCome {
-    fn batch(&mut self, _: usize, tenant: &str, body: &[u8], now_ns: u64) -> anyhow::Result<Vec<u8>> {
-        self.0.batch(tenant, body, now_ns)
-    }
-
-    fn tick(&mut self, _: u64) -> anyhow::Result<Vec<Emission>> {
-        Ok(Vec::new())
-    }
-
-    fn gaps(&self) -> Gaps {
-        Gaps::Closed
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,7 +168,7 @@ mod tests {
     #[test]
     fn a_constant_rate_is_no_growth() {
         let share = Share { tenant: "t".into(), metric: None, series: 100 };
-        let Growth(Limits { mut shares, .. }) = Growth::new(&[share], 10);
+        let Limits { mut shares, .. } = Growth::limits(&[share], 10);
         let epochs = &mut shares[0].1;
         let mut value = 0u64;
         let passed: Vec<usize> = (1..=4)
@@ -208,7 +186,7 @@ mod tests {
     #[test]
     fn the_first_to_come_hold_the_slots_until_they_are_idle() {
         let share = Share { tenant: "t".into(), metric: None, series: 2 };
-        let FirstCome(Limits { mut shares, .. }) = FirstCome::new(&[share], 60_000_000_000);
+        let Limits { mut shares, .. } = FirstCome::limits(&[share], 60_000_000_000);
         let active = &mut shares[0].1;
         let second = 1_000_000_000;
         let steps = [

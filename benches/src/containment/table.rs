@@ -53,8 +53,8 @@ impl Subject {
     pub fn start(self, scenario: &Scenario) -> anyhow::Result<Box<dyn Process>> {
         let alive_ns = scenario.times().period_s * 2 / 3 * 1_000_000_000;
         Ok(match self {
-            Subject::Growth => Box::new(Growth::new(&scenario.shares(), EPOCH_NS)),
-            Subject::FirstCome => Box::new(FirstCome::new(&scenario.shares(), alive_ns)),
+            Subject::Growth => Box::new(Growth::limits(&scenario.shares(), EPOCH_NS)),
+            Subject::FirstCome => Box::new(FirstCome::limits(&scenario.shares(), alive_ns)),
             Subject::Native => Box::new(Native::start(&plan(scenario))?),
             Subject::Wasmtime => Box::new(Wasmtime::start(&plan(scenario))?),
         })

@@ -78,6 +78,10 @@ stats! {
     undeclared: counter = "phoenix_undeclared",
     /// Points of streams about which budgets could not decide.
     undecided: counter = "phoenix_undecided",
+    /// Streams of metrics or with labels for which measuring had no room.
+    unmeasured: counter = "phoenix_unmeasured",
+    /// Points of streams that found no room to be ranked.
+    unranked: counter = "phoenix_unranked",
     /// Raw streams that budgets have admitted, in this process.
     admitted_series: gauge = "phoenix_admitted_series",
     /// Folded series that budgets have made.

@@ -318,6 +318,9 @@ impl Worker {
         // Gauges are sums over workers, and all of these know the same: only one may show it.
         let s = &mut self.stats;
         (s.admitted_series, s.budget_series, s.contained_metrics) = (admitted, series, contained);
+        // Under another hash key both begin anew; a counter never falls.
+        s.unmeasured = s.unmeasured.max(registry.measure.unmeasured);
+        s.unranked = s.unranked.max(registry.weights.unranked);
         if let Some(settings) = &config.envoy.report
             && self.reports.is_due(settings, now_ns)
         {

@@ -115,12 +115,13 @@ impl Registry {
         if self.tops.led == generation {
             return;
         }
-        let has_said = |worker| {
+        for worker in 1..=workers {
             let value = shared.get(&self.weighed_key(worker));
-            value.is_some_and(|(bytes, _)| bytes == generation.to_le_bytes())
-        };
-        if !(1..=workers).all(has_said) {
-            return;
+            let said =
+                value.and_then(|(bytes, _)| bytes.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)));
+            if said != Some(generation) && !self.is_gone(worker, said) {
+                return;
+            }
         }
         let changes = self.changes(plan, shared, workers, now);
         let lead = plan.plan.budgets.as_ref().map_or(Budgets::default().switch_lead, |it| it.switch_lead);

@@ -7,7 +7,7 @@
 
 use super::entry::{Entry, Place};
 use super::state::{ByHalf, GONE, Metric, Standing, State, seconds, whole_seconds};
-use super::{Decision, Registry, What, low8, tops};
+use super::{Registry, What, low8, tops};
 use crate::measure::GENERATIONS;
 use crate::route::Compiled;
 use crate::shared::{If, Shared};
@@ -203,7 +203,7 @@ impl Registry {
     }
 
     /// Has a worker been silent for generations?
-    fn is_gone(&mut self, worker: u64, said: Option<u64>) -> bool {
+    pub(super) fn is_gone(&mut self, worker: u64, said: Option<u64>) -> bool {
         let since = said.unwrap_or(0);
         let (known, missed) = self.upkeep.silent.entry(worker).or_insert((since, self.generation));
         if *known != since {
@@ -397,21 +397,18 @@ fn kept(state: &State, dead: &dyn Fn(&super::Known) -> bool, how: &Kept<'_>) -> 
             out.push(Entry::Release { metric: *id, at_s, said_s: it.changed_s });
         }
     }
+    // Nothing of a stream that came back folded can span its switch any more.
+    let has_come = |metric: u64, at_s: u32| match state.metrics.get(&metric) {
+        Some(it) if it.is_ranked() => is_settled(at_s),
+        it => seconds(at_s) < now && it.is_none_or(is_over),
+    };
     for (series, known) in alive.into_iter().flatten() {
         let metric = known.metric;
         out.push(match known.standing {
             Standing::Raw => Entry::Admit { series, metric },
             Standing::Folded(level) => Entry::Folded { series, metric, level },
-            Standing::Comes(at_s)
-                if seconds(at_s) < now && state.metrics.get(&metric).is_none_or(is_over) =>
-            {
-                Entry::Admit { series, metric }
-            }
-            Standing::Comes(at_s) if is_ranked(state, metric) && is_settled(at_s) => {
-                Entry::Admit { series, metric }
-            }
-            Standing::Comes(at_s) => Entry::Promote { series, metric, at_s },
-            Standing::Leaves(_) => Entry::Admit { series, metric },
+            Standing::Comes(at_s) if !has_come(metric, at_s) => Entry::Promote { series, metric, at_s },
+            Standing::Comes(_) | Standing::Leaves(_) => Entry::Admit { series, metric },
         });
         if let Standing::Leaves(at_s) = known.standing {
             out.push(Entry::Demote { series, metric, at_s });
@@ -422,27 +419,4 @@ fn kept(state: &State, dead: &dyn Fn(&super::Known) -> bool, how: &Kept<'_>) -> 
         out.push(Entry::Forgot { metric: GONE, at_s: gone_s });
     }
     out
-}
-
-impl Decision {
-    /// The decision in a sentence.
-    pub fn sentence(&self) -> String {
-        let labels = self.labels.join(", ");
-        match self.what {
-            What::Contained => format!(
-                "{} of {} series are in use and a batch brought more than the rest: new streams fold on {labels}",
-                self.series, self.share
-            ),
-            What::Widened => format!(
-                "the folded series do not fit the share of {} either ({} are in use): new streams fold on {labels}",
-                self.share, self.series
-            ),
-            What::Released => format!(
-                "the need is below the share of {} again ({} series are in use): raw series are restored from {} on",
-                self.share,
-                self.series,
-                self.effective.0 / 1_000_000_000
-            ),
-        }
-    }
 }

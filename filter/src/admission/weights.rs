@@ -101,17 +101,15 @@ impl Weights {
         (it.start_ns, it.last) = (point.start_ns.max(it.start_ns), point.value);
     }
 
-    /// A generation has gone by, or several.
-    pub fn turn(&mut self, generations: u64) {
-        for _ in 0..generations.min(2) {
-            for table in self.metrics.values_mut() {
-                table.streams.retain(|_, it| {
-                    it.before = core::mem::take(&mut it.now);
-                    let [now, before] = it.seen;
-                    it.seen = [false, now];
-                    now || before
-                });
-            }
+    /// A generation has gone by.
+    pub fn turn(&mut self) {
+        for table in self.metrics.values_mut() {
+            table.streams.retain(|_, it| {
+                it.before = core::mem::take(&mut it.now);
+                let [now, before] = it.seen;
+                it.seen = [false, now];
+                now || before
+            });
         }
         self.metrics.retain(|_, table| !table.streams.is_empty());
         self.count = self.metrics.values().fold(0, |sum, table| sum.saturating_add(table.streams.len()));
@@ -244,7 +242,7 @@ mod tests {
         for &(start, time, value) in points {
             weights.weigh(1, &HOW, 7, &point(start, time, value, how));
         }
-        weights.turn(1);
+        weights.turn();
         weights.said().next().unwrap().1.heaviest.first().map_or(0.0, |(_, weight)| *weight)
     }
 
@@ -271,11 +269,11 @@ mod tests {
         let mut weights = Weights::default();
         weights.weigh(1, &HOW, 7, &point(1, 10, 5.0, Weighs::Sum));
         assert!(weights.said().next().unwrap().1.heaviest.is_empty(), "not over yet");
-        weights.turn(1);
+        weights.turn();
         assert_eq!(weights.said().next().unwrap().1.heaviest, [(7, 5.0)]);
-        weights.turn(1);
+        weights.turn();
         assert!(weights.said().next().unwrap().1.heaviest.is_empty());
-        weights.turn(1);
+        weights.turn();
         assert_eq!((weights.said().count(), weights.count), (0, 0));
     }
 
@@ -300,7 +298,7 @@ mod tests {
         for series in 0..10_u64 {
             weights.weigh(1, &HOW, series, &point(1, 10, series as f64, Weighs::Sum));
         }
-        weights.turn(1);
+        weights.turn();
         let (_, said) = weights.said().next().unwrap();
         assert_eq!(said.heaviest, [(9, 9.0), (8, 8.0), (7, 7.0), (6, 6.0)]);
         assert_eq!(said.rest, 15.0);

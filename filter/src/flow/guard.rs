@@ -4,7 +4,7 @@
 //! becomes a record under the fold of its level; what is new makes a [`census`](super::census) of the batch. Points under a rule with
 //! `full_fidelity` are measured and never folded; so are points of types for which no fold is declared, counted outside the budget.
 
-use super::points::{Fate, Fold, Seen};
+use super::points::{Fate, Seen};
 use super::{FlowError, MetricScope, ResourceScope, Walk};
 use crate::admission::{self, Level, Metric, NewLabel, Registry, Standing, folded};
 use crate::decode::{KeyValue, Run, UsualPoint};
@@ -59,7 +59,10 @@ pub struct Guard {
     pub share: u32,
     pub tenant_share: TenantShare,
     resource: Rc<ResourceLabels>,
-    kind: &'static str,
+    /// Points that it stood before.
+    points: u64,
+    /// Budgets would decide, were a fold declared for the type.
+    is_undeclared: bool,
     /// State of the log that the levels are of.
     turns: Option<u64>,
     levels: Vec<GuardLevel>,
@@ -87,6 +90,12 @@ impl Guard {
     #[inline]
     pub fn quick(&self) -> (Identity, bool) {
         (self.base, self.is_enforced)
+    }
+
+    /// A point was met.
+    #[inline]
+    pub fn meet(&mut self) {
+        self.points = self.points.saturating_add(1);
     }
 }
 
@@ -146,6 +155,8 @@ impl Walk<'_> {
         };
         Some(Guard {
             is_enforced: budgets.is_some() && takes,
+            is_undeclared: budgets.is_some() && !takes,
+            points: 0,
             metric,
             tenant,
             is_other,
@@ -153,7 +164,6 @@ impl Walk<'_> {
             share,
             tenant_share,
             resource,
-            kind: intake.word(temporality),
             turns: None,
             levels: Vec::new(),
             released: None,
@@ -214,6 +224,7 @@ impl Walk<'_> {
             self.guard(name, within.out, (within.intake, within.temporality), ruled, resource.clone())
         });
         let Some(mut guard) = guard else { return Ok(Fate::Passes) };
+        guard.meet();
         let fate = self.guarded(seen, within, &mut guard);
         if let Some(slot) = self.guards.get_mut(slot) {
             *slot = Some(guard);
@@ -236,10 +247,6 @@ impl Walk<'_> {
         if !guard.is_enforced {
             if registry.measure.is_new(stream.low()) {
                 self.measure(guard, within, stream, &attributes)?;
-            }
-            if self.plan.plan.budgets.is_some() && !self.plan.budget_takes(within.intake, within.temporality)
-            {
-                self.tally.undeclared = self.tally.undeclared.saturating_add(1);
             }
             return Ok(Fate::Passes);
         }
@@ -329,14 +336,7 @@ impl Walk<'_> {
         let fate = match &level.switch {
             Some(switch) => self.switched(seen, within, switch, (switch.before.as_ref(), None))?,
             None if comes.is_some() => Fate::Passes,
-            None if seen.point.is_stale() => self.ended(seen, within, &level.fold, None)?,
-            None => match self.fit(seen, within) {
-                Some(observation) => {
-                    let by = Fold::plain(&level.fold);
-                    self.record(&seen.point, within, &by, observation)?.map_or(Fate::Passes, |_| Fate::Cut)
-                }
-                None => Fate::Passes,
-            },
+            None => self.folds(seen, within, &level.fold)?,
         };
         let more = self.tally.recorded.saturating_sub(recorded);
         self.tally.contained = self.tally.contained.saturating_add(more);
@@ -388,13 +388,25 @@ impl Walk<'_> {
             id: guard.metric,
             tenant: (guard.tenant, self.tenant),
             name: within.metric.name.bytes(buf),
-            kind: guard.kind,
+            kind: within.intake.word(within.temporality),
         };
         if let Some(registry) = &mut self.s.registry {
             let id = |label: &Label<'_>| label_id(&plan.hasher, label.key, label.is_resource);
             registry.measure.add(&described, stream, &labels, id);
         }
         Ok(())
+    }
+
+    /// The walk leaves the metric: what its guards have counted.
+    pub fn leave_metric(&mut self) {
+        for guard in self.guards.iter_mut().filter_map(Option::take) {
+            if guard.is_undeclared {
+                self.tally.undeclared = self.tally.undeclared.saturating_add(guard.points);
+            }
+            if let Some(registry) = &mut self.s.registry {
+                registry.measure.count(guard.metric, guard.points);
+            }
+        }
     }
 
     /// The one way of every point of the metric at hand, where that is to pass.

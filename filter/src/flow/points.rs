@@ -33,7 +33,7 @@ pub struct Fold<'a> {
 
 impl<'a> Fold<'a> {
     /// Every point, from the beginning.
-    pub fn plain(fold: &'a route::Fold) -> Fold<'a> {
+    fn plain(fold: &'a route::Fold) -> Fold<'a> {
         Fold { fold, turn: None, carried: false, apart: false }
     }
 }
@@ -383,7 +383,7 @@ impl Walk<'_> {
     /// A stale marker of a stream that folds: it leaves the batch, and the owner learns that the stream has ended. Where the raw
     /// series is still there, it is that series' own marker and passes.
     #[inline(never)]
-    pub fn ended(
+    fn ended(
         &mut self,
         seen: &Seen,
         within: &MetricScope<'_>,
@@ -431,7 +431,7 @@ impl Walk<'_> {
     }
 
     /// The record of a point that leaves the batch: counted. The stream that it is of, or `None` when its series cannot be written.
-    pub fn record(
+    fn record(
         &mut self,
         point: &NumberPoint,
         within: &MetricScope<'_>,
@@ -512,7 +512,7 @@ impl Walk<'_> {
     }
 
     /// The point as something that can be folded, or `None` and a count of why not.
-    pub fn fit(&mut self, seen: &Seen, within: &MetricScope<'_>) -> Option<Observation> {
+    fn fit(&mut self, seen: &Seen, within: &MetricScope<'_>) -> Option<Observation> {
         let point = &seen.point;
         if UnixNanos(point.time_ns) > self.ahead_after {
             self.tally.ahead = self.tally.ahead.saturating_add(1);
