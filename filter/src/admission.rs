@@ -17,16 +17,18 @@ mod entry;
 mod folds;
 mod log;
 mod rank;
+mod rests;
 mod state;
 mod tops;
 mod upkeep;
 mod weights;
 
-pub use decide::{Capacity, Census, Group, Hint, Hints, NewLabel, Newcomer, folded, slack};
+pub use decide::{Capacity, Census, Group, Hint, Hints, NewLabel, Newcomer, folded};
 pub use decision::{Decision, What};
 pub use entry::{Entry, Place};
 pub use folds::{Level, Name, is_foldable, is_protected};
-pub use state::{ALL_LABELS, ByHalf, Known, Metric, RANKED, Standing, State, seconds, whole_seconds};
+pub use rests::slack;
+pub use state::{ALL_LABELS, ByHalf, Known, Metric, RANKED, Standing, State, Tenant, seconds, whole_seconds};
 pub use weights::{Weighed, Weighs, Weights};
 
 use crate::hash::Domain;

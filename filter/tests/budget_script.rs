@@ -286,8 +286,8 @@ impl World {
             let most = (share + slack(share)).max(self.base.get(id).copied().unwrap_or(0) + 1);
             assert!(it.series() <= most, "{} series of {share}: {it:?}", it.series());
         }
-        for (id, count) in &state.tenants {
-            assert_eq!(*count, tenants.get(id).copied().unwrap_or(0));
+        for (id, it) in &state.tenants {
+            assert_eq!(it.series, tenants.get(id).copied().unwrap_or(0));
         }
         let bytes = self.fleet.heap_bytes();
         assert!(bytes < 40 << 20, "{bytes} bytes");

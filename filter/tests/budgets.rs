@@ -233,6 +233,47 @@ fn a_slow_drip_ends_at_the_share() {
     assert_eq!(p.total(), sent);
 }
 
+/// Series that protected labels make have to be somewhere: room is kept for them before raw streams have taken it all.
+#[test]
+fn a_slow_drip_of_many_teams_ends_at_the_share() {
+    for (teams, tenants_share) in [(3, false), (6, false), (11, false), (6, true)] {
+        let share = r#"{"tenants":[{"active_series":SHARE}],METRIC"protected_labels":["team"],"dwell":"30s","switch_lead":"20s",
+            "fold":{"window":"10s","offset":"0s","delay":"10s"}}"#;
+        let of_metric = r#""metrics":[{"metric":{"glob":"*"},"active_series":100}],"#;
+        let share = match tenants_share {
+            true => share.replace("SHARE", "100").replace("METRIC", ""),
+            false => share.replace("SHARE", "500").replace("METRIC", of_metric),
+        };
+        let mut p = Process::new(&plan(&share), 2);
+        let point = |n: u64, now: u64| -> Point {
+            let labels = [
+                ("team", n % teams),
+                ("user_id", n),
+                ("shelf", n / 3),
+                ("path", n / 2 % 50),
+                ("peer", n / 5),
+            ];
+            (labels.iter().map(|(k, v)| (*k, v.to_string())).collect(), T0 + 11, now, 1)
+        };
+        p.tick(T0 + 10);
+        for n in 0..400 {
+            let now = T0 + 20 + n / 20;
+            // Two metrics of one tenant, a stream at a time.
+            let metric = if tenants_share && n % 3 == 0 { "replies" } else { "requests" };
+            p.send(n as usize % 2, "t", now, &counter(metric, "a", &[point(n, now)]));
+            p.tick(now);
+        }
+        for now in T0 + 40..T0 + 90 {
+            p.tick(now);
+        }
+        let folded = p.folded_series().len();
+        let series = p.raw.len() + folded;
+        assert!(series <= 101, "{teams} teams: {} raw, {folded} folded", p.raw.len());
+        assert!(p.raw.len() >= 85, "{teams} teams: {} raw, {folded} folded", p.raw.len());
+        assert_eq!(p.total(), 400, "{teams} teams");
+    }
+}
+
 #[test]
 fn raw_series_come_back_when_the_leak_has_stopped() {
     let mut p = Process::new(&plan(SMALL), 2);

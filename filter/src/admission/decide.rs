@@ -7,11 +7,13 @@
 //! the new streams add the fewest series to those that were there. Where the folded series do not fit either, the next level drops the next such label as well,
 //! and the last all that are not protected. Streams without any of these labels are innocent and stay raw while there is room.
 //!
-//! Never more than the share is admitted raw; folded series may go beyond by one percent ([`slack`]), one at least, since a total has to be
-//! somewhere. Beyond that only the last level goes, whose series the protected labels make.
+//! Never more than the share is admitted raw; folded series may go beyond by one percent ([`slack`]), one at least. Room is kept for the series of
+//! the last level ([`rests`](super::rests)). Beyond that only the last level goes: with more of them than a tenth of the share, or with
+//! some of which nobody could know.
 
 use super::entry::Entry;
-use super::state::{ALL_LABELS, Metric, RANKED, State};
+use super::rests;
+use super::state::{ALL_LABELS, Metric, RANKED, State, Tenant};
 use super::state::{ByHalf, Plain};
 use crate::hash::Identity;
 use core::ops::Range;
@@ -108,11 +110,6 @@ pub trait Hints {
     fn without(&self, metric: u64, label: u64, new: &[u64]) -> Option<Hint>;
 }
 
-/// Folded series beyond a share that are no overflow: one percent, at least one.
-pub fn slack(share: u32) -> u32 {
-    (share / 100).max(1)
-}
-
 /// Identity of a folded series: what is left of a stream, and a salt of the level so that it is no stream's own.
 pub fn folded(left: Identity, levels: &[u64]) -> u64 {
     let salt = levels.iter().fold(0x9e37_79b9_7f4a_7c15_u64, |salt, label| {
@@ -134,7 +131,7 @@ fn drops(levels: &[u64], label: &NewLabel) -> bool {
 /// Series for which a tenant has room: its reserved part in any case, of the rest what its priority lets it have. `given` is what all tenants
 /// together got since the state was read.
 fn tenant_room(state: &State, capacity: &Capacity, tenant: u64, share: &TenantShare, given: u32) -> u32 {
-    let count = |tenant: u64| state.tenants.get(&tenant).copied().unwrap_or(0);
+    let count = |tenant: u64| state.tenants.get(&tenant).map_or(0, |tenant| tenant.series);
     let mine = count(tenant);
     let own = share.active_series.saturating_sub(mine);
     let guaranteed = share.reserved.saturating_sub(mine);
@@ -155,8 +152,12 @@ fn tenant_room(state: &State, capacity: &Capacity, tenant: u64, share: &TenantSh
 struct Room {
     /// Raw streams of the tenant.
     raw: u32,
-    /// Folded series of it: its share and the slack.
-    folded: u32,
+    /// Series of its share …
+    share: u32,
+    /// … that are there …
+    series: u32,
+    /// … and that last levels would make.
+    unmade: u32,
     /// Series of all.
     process: u32,
 }
@@ -173,28 +174,32 @@ pub fn decide(
     let mut order: Vec<&Group> = census.groups.iter().collect();
     order::sort_by(&mut order, |a, b| (a.streams.len(), a.metric).cmp(&(b.streams.len(), b.metric)));
     // What this call gives to a tenant is not in the state yet.
-    let (mut given, mut all) = (ByHalf::<u32>::default(), 0_u32);
+    let (mut given, mut all) = (ByHalf::<Tenant>::default(), 0_u32);
     for group in order {
         if let Some(first) = group.ranked {
             ranked(state, group, first, now_s, &mut out);
             continue;
         }
-        let already = given.get(&group.tenant).copied().unwrap_or(0);
+        let already = given.entry(group.tenant).or_default();
         let share = &group.tenant_share;
-        let raw = tenant_room(state, capacity, group.tenant, share, all).saturating_sub(already);
-        let most = share.active_series.saturating_add(slack(share.active_series));
-        let mine = state.tenants.get(&group.tenant).copied().unwrap_or(0).saturating_add(already);
-        let process = capacity.series_max.saturating_sub(state.total()).saturating_sub(all);
-        let room = Room { raw, folded: most.saturating_sub(mine).min(process.max(1)), process };
+        let mine = state.tenants.get(&group.tenant).copied().unwrap_or_default();
+        let room = Room {
+            raw: tenant_room(state, capacity, group.tenant, share, all).saturating_sub(already.series),
+            share: share.active_series,
+            series: mine.series.saturating_add(already.series),
+            unmade: mine.unmade.saturating_add(already.unmade),
+            process: capacity.series_max.saturating_sub(state.total()).saturating_sub(all),
+        };
         let before = out.len();
-        one(state, group, &census.labels, &room, hints, now_s, &mut out);
+        let new = one(state, group, &census.labels, &room, hints, now_s, &mut out);
         let takes = |entry: &&Entry| {
             matches!(entry, Entry::Admit { .. } | Entry::Folded { .. } | Entry::Promote { .. })
         };
         let taken = out.get(before..).unwrap_or_default().iter().filter(takes).count();
         let taken = u32::try_from(taken).unwrap_or(u32::MAX);
         all = all.saturating_add(taken);
-        given.insert(group.tenant, already.saturating_add(taken));
+        already.series = already.series.saturating_add(taken);
+        already.unmade = already.unmade.saturating_add(new);
     }
     out
 }
@@ -214,13 +219,14 @@ fn ranked(state: &State, group: &Group, first: u32, now_s: u32, out: &mut Vec<En
     let mut pending: Vec<&Newcomer> = group.streams.iter().filter(is_new).collect();
     order::sort_by(&mut pending, |a, b| b.weight.total_cmp(&a.weight).then(a.id.cmp(&b.id)));
     let room = usize::try_from(first.saturating_sub(it.admitted)).unwrap_or(usize::MAX);
-    out.extend(pending.iter().take(room).map(|s| Entry::Admit { series: s.id.low(), metric }));
+    let admit = |s: &&Newcomer| Entry::Admit { series: s.id.low(), metric, rest: rests::NONE };
+    out.extend(pending.iter().take(room).map(admit));
     if pending.len() > room {
         out.push(Entry::Contain { metric, label: RANKED, level: 1, at_s: now_s });
     }
 }
 
-/// The same for one metric.
+/// The same for one metric. Returns how many series its last level would make of the new streams, beside those of which one knew.
 fn one(
     state: &State,
     group: &Group,
@@ -229,7 +235,7 @@ fn one(
     hints: &dyn Hints,
     now_s: u32,
     out: &mut Vec<Entry>,
-) {
+) -> u32 {
     let (metric, unknown) = (group.metric, Metric::default());
     let it = state.metrics.get(&metric).unwrap_or_else(|| {
         out.push(Entry::Metric { metric, tenant: group.tenant });
@@ -246,15 +252,25 @@ fn one(
     let folds = |s: &Newcomer| s.comes_s.is_none() && has_folded(s, &it.levels);
     let is_new = |s: &&Newcomer| !state.series.contains_key(&s.id.low()) && !folds(s);
     let pending: Vec<&Newcomer> = group.streams.iter().filter(is_new).collect();
+    let rest = |s: &Newcomer| rests::rest(s.id, without(s, labels, &[ALL_LABELS]));
+    let unknown = pending.iter().map(|s| rest(s)).filter(|rest| !state.rests.has(metric, *rest));
+    let new: Halves = unknown.map(u64::from).collect();
+    let new = u32::try_from(new.len()).unwrap_or(u32::MAX);
     let series = it.series();
-    let room = group.share.saturating_sub(series).min(left.raw);
+    // Within the share and its slack, beside what the last level may need: of the metric, of its tenant.
+    let fits = rests::room(group.share, series, it.unmade.saturating_add(new)).min(rests::room(
+        left.share,
+        left.series,
+        left.unmade.saturating_add(new),
+    ));
+    let room = group.share.saturating_sub(series).min(left.raw).min(fits);
     let admit = |s: &Newcomer| match s.comes_s {
-        Some(at_s) => Entry::Promote { series: s.id.low(), metric, at_s },
-        None => Entry::Admit { series: s.id.low(), metric },
+        Some(at_s) => Entry::Promote { series: s.id.low(), metric, at_s, rest: rest(s) },
+        None => Entry::Admit { series: s.id.low(), metric, rest: rest(s) },
     };
     if !contained && pending.len() <= usize::try_from(room).unwrap_or(usize::MAX) {
         out.extend(pending.into_iter().map(admit));
-        return;
+        return new;
     }
     // A metric that was released is contained as it was before: what folds still goes on.
     let mut levels = it.levels.clone();
@@ -284,21 +300,21 @@ fn one(
             guilty_ones.push(s);
         }
     }
-    // Folded series fit the share and its slack, but for one that the last level needs.
-    let most = group.share.saturating_add(slack(group.share).saturating_sub(1));
-    let folded_room = most.saturating_sub(series).min(left.folded).saturating_sub(used);
-    let folded_room = usize::try_from(folded_room).unwrap_or(usize::MAX);
+    let folded_room =
+        usize::try_from(fits.min(left.process.max(1)).saturating_sub(used)).unwrap_or(usize::MAX);
     loop {
-        let new = keys(&guilty_ones, labels, &levels, |key| state.series.contains_key(&key));
+        let added = keys(&guilty_ones, labels, &levels, |key| state.series.contains_key(&key));
         let is_last = levels.last() == Some(&ALL_LABELS);
-        if is_last || new.len() <= folded_room {
+        if is_last || added.len() <= folded_room {
             let level = u8::try_from(levels.len()).unwrap_or(u8::MAX);
             // What protected labels make goes beyond the share, and not beyond the process: the rest folds without being remembered.
             let least = u32::from(it.folded == 0);
             let most = left.process.saturating_sub(used).max(least);
             let most = usize::try_from(most).unwrap_or(usize::MAX);
-            out.extend(new.into_iter().take(most).map(|series| Entry::Folded { series, metric, level }));
-            return;
+            let folded =
+                |(series, s): (u64, &Newcomer)| Entry::Folded { series, metric, level, rest: rest(s) };
+            out.extend(added.into_iter().take(most).map(folded));
+            return new;
         }
         let next = if levels.len() < LEVELS_MAX {
             guilty(metric, &guilty_ones, labels, &levels, hints)
@@ -309,16 +325,16 @@ fn one(
     }
 }
 
-/// The folded series of these streams on this level that are not there yet, each once, in the order of the streams.
-fn keys(
-    streams: &[&Newcomer],
+/// The folded series of these streams on this level that are not there yet, each once with its first stream, in the order of the streams.
+fn keys<'a>(
+    streams: &[&'a Newcomer],
     labels: &[NewLabel],
     levels: &[u64],
     is_there: impl Fn(u64) -> bool,
-) -> Vec<u64> {
+) -> Vec<(u64, &'a Newcomer)> {
     let mut seen = Halves::default();
-    let all = streams.iter().map(|s| folded(without(s, labels, levels), levels));
-    all.filter(|key| !is_there(*key) && seen.insert(*key)).collect()
+    let all = streams.iter().map(|s| (folded(without(s, labels, levels), levels), *s));
+    all.filter(|(key, _)| !is_there(*key) && seen.insert(*key)).collect()
 }
 
 /// The label that makes these streams many, beside those that fold already. None: none may fold.

@@ -1,6 +1,6 @@
 //! Entries of the log of admissions, and its pages.
 //!
-//! An entry is 24 bytes: kind, level, a word of 32 bits, two of 64, little-endian. A page is its place in the log (epoch, and the worker
+//! An entry is 24 bytes: kind, level, a rest of 16 bits, a word of 32, two of 64, little-endian. A page is its place in the log (epoch, and the worker
 //! that began it) and up to [`PAGE_ENTRIES`] entries. Nothing in either is a reference: whoever reads all of a log knows all that it says.
 
 /// Entries of a page: 12 KiB, which a worker copies out of shared data and back when it appends.
@@ -14,10 +14,10 @@ const HEAD_BYTES: usize = 16;
 pub enum Entry {
     /// A metric of a tenant comes into being.
     Metric { metric: u64, tenant: u64 },
-    /// A stream is raw.
-    Admit { series: u64, metric: u64 },
+    /// A stream is raw. `rest`: what the last level would leave of it ([`super::rests`]).
+    Admit { series: u64, metric: u64, rest: u16 },
     /// A folded series is there, of this level.
-    Folded { series: u64, metric: u64, level: u8 },
+    Folded { series: u64, metric: u64, level: u8, rest: u16 },
     /// From now on new streams of a metric fold without this label too (0: without all that are not protected), and so from level to level.
     Contain { metric: u64, label: u64, level: u8, at_s: u32 },
     /// Streams of the metric are raw again from `at_s` on, in event time; it was said at `said_s`.
@@ -26,7 +26,7 @@ pub enum Entry {
     /// of all metrics that are not in the log any more.
     Forgot { metric: u64, at_s: u32 },
     /// The stream is raw from `at_s` on; before, it folded.
-    Promote { series: u64, metric: u64, at_s: u32 },
+    Promote { series: u64, metric: u64, at_s: u32, rest: u16 },
     /// The stream folds from `at_s` on; before, it was raw.
     Demote { series: u64, metric: u64, at_s: u32 },
     /// The log goes on in another place.
@@ -72,23 +72,24 @@ impl Place {
 }
 
 impl Entry {
-    fn parts(self) -> (u8, u8, u32, u64, u64) {
+    fn parts(self) -> (u8, u8, u16, u32, u64, u64) {
         match self {
-            Entry::Metric { metric, tenant } => (1, 0, 0, metric, tenant),
-            Entry::Admit { series, metric } => (2, 0, 0, series, metric),
-            Entry::Folded { series, metric, level } => (3, level, 0, series, metric),
-            Entry::Contain { metric, label, level, at_s } => (4, level, at_s, label, metric),
-            Entry::Release { metric, at_s, said_s } => (5, 0, at_s, u64::from(said_s), metric),
-            Entry::Forgot { metric, at_s } => (6, 0, at_s, 0, metric),
-            Entry::Promote { series, metric, at_s } => (7, 0, at_s, series, metric),
-            Entry::Demote { series, metric, at_s } => (8, 0, at_s, series, metric),
-            Entry::Sealed { place } => (9, 0, 0, place.epoch, place.worker),
+            Entry::Metric { metric, tenant } => (1, 0, 0, 0, metric, tenant),
+            Entry::Admit { series, metric, rest } => (2, 0, rest, 0, series, metric),
+            Entry::Folded { series, metric, level, rest } => (3, level, rest, 0, series, metric),
+            Entry::Contain { metric, label, level, at_s } => (4, level, 0, at_s, label, metric),
+            Entry::Release { metric, at_s, said_s } => (5, 0, 0, at_s, u64::from(said_s), metric),
+            Entry::Forgot { metric, at_s } => (6, 0, 0, at_s, 0, metric),
+            Entry::Promote { series, metric, at_s, rest } => (7, 0, rest, at_s, series, metric),
+            Entry::Demote { series, metric, at_s } => (8, 0, 0, at_s, series, metric),
+            Entry::Sealed { place } => (9, 0, 0, 0, place.epoch, place.worker),
         }
     }
 
     fn put(self, out: &mut Vec<u8>) {
-        let (kind, level, word, a, b) = self.parts();
-        out.extend_from_slice(&[kind, level, 0, 0]);
+        let (kind, level, rest, word, a, b) = self.parts();
+        out.extend_from_slice(&[kind, level]);
+        out.extend_from_slice(&rest.to_le_bytes());
         out.extend_from_slice(&word.to_le_bytes());
         out.extend_from_slice(&a.to_le_bytes());
         out.extend_from_slice(&b.to_le_bytes());
@@ -96,19 +97,20 @@ impl Entry {
 
     fn read(bytes: &[u8]) -> Option<Entry> {
         let (head, rest) = bytes.split_first_chunk::<4>()?;
-        let [kind, level, _, _] = *head;
+        let [kind, level, low, high] = *head;
+        let rest_of = u16::from_le_bytes([low, high]);
         let (word, rest) = rest.split_first_chunk::<4>()?;
         let (a, rest) = rest.split_first_chunk::<8>()?;
         let at_s = u32::from_le_bytes(*word);
         let (a, b) = (u64::from_le_bytes(*a), u64::from_le_bytes(*rest.first_chunk::<8>()?));
         Some(match kind {
             1 => Entry::Metric { metric: a, tenant: b },
-            2 => Entry::Admit { series: a, metric: b },
-            3 => Entry::Folded { series: a, metric: b, level },
+            2 => Entry::Admit { series: a, metric: b, rest: rest_of },
+            3 => Entry::Folded { series: a, metric: b, level, rest: rest_of },
             4 => Entry::Contain { metric: b, label: a, level, at_s },
             5 => Entry::Release { metric: b, at_s, said_s: u32::try_from(a).unwrap_or(u32::MAX) },
             6 => Entry::Forgot { metric: b, at_s },
-            7 => Entry::Promote { series: a, metric: b, at_s },
+            7 => Entry::Promote { series: a, metric: b, at_s, rest: rest_of },
             8 => Entry::Demote { series: a, metric: b, at_s },
             9 => Entry::Sealed { place: Place { epoch: a, worker: b } },
             _ => return None,
@@ -170,12 +172,12 @@ mod tests {
         let place = Place { epoch: 7, worker: 3 };
         let all = [
             Entry::Metric { metric: 1, tenant: 2 },
-            Entry::Admit { series: 3, metric: 1 },
-            Entry::Folded { series: 4, metric: 1, level: 2 },
+            Entry::Admit { series: 3, metric: 1, rest: 0x1234 },
+            Entry::Folded { series: 4, metric: 1, level: 2, rest: u16::MAX },
             Entry::Contain { metric: 1, label: 9, level: 1, at_s: 100 },
             Entry::Release { metric: 1, at_s: 200, said_s: 150 },
             Entry::Forgot { metric: 1, at_s: 250 },
-            Entry::Promote { series: 3, metric: 1, at_s: 300 },
+            Entry::Promote { series: 3, metric: 1, at_s: 300, rest: 7 },
             Entry::Demote { series: 4, metric: 1, at_s: 300 },
             Entry::Sealed { place },
         ];

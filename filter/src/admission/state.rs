@@ -4,6 +4,7 @@
 //! process (trap 30). Nothing here looks at a clock or a plan: those decide what is appended, never what it means.
 
 use super::entry::Entry;
+use super::rests::Rests;
 use crate::units::UnixNanos;
 use hashbrown::HashMap;
 
@@ -52,6 +53,8 @@ pub struct Known {
     pub standing: Standing,
     /// Its number in the log.
     pub number: u32,
+    /// What the last level would leave of it.
+    pub rest: u16,
     /// The last generation in which this worker saw it; by its last eight bits.
     pub seen: u8,
 }
@@ -76,6 +79,8 @@ pub struct Metric {
     pub admitted: u32,
     /// Folded series.
     pub folded: u32,
+    /// Series that the last level would make of what is there, and has not made.
+    pub unmade: u32,
     /// Labels that fold, level by level; none: it is not contained.
     pub levels: Vec<u64>,
     /// When it was contained, in seconds; or when its treatment changed otherwise.
@@ -123,6 +128,15 @@ pub fn whole_seconds(at: UnixNanos) -> u32 {
     u32::try_from(at.0.div_ceil(1_000_000_000)).unwrap_or(u32::MAX)
 }
 
+/// What a tenant has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tenant {
+    /// Series on the way out.
+    pub series: u32,
+    /// Series that last levels would make, and have not made.
+    pub unmade: u32,
+}
+
 /// All of it.
 #[derive(Default)]
 pub struct State {
@@ -130,8 +144,10 @@ pub struct State {
     pub series: ByHalf<Known>,
     /// Metrics by half of theirs.
     pub metrics: ByHalf<Metric>,
-    /// Series of each tenant.
-    pub tenants: ByHalf<u32>,
+    /// Tenants by half of theirs.
+    pub tenants: ByHalf<Tenant>,
+    /// What last levels would leave of the series.
+    pub rests: Rests,
     /// Entries of series so far: the number of the next.
     pub numbered: u32,
     /// Metrics have left the log with raw streams that were silent since before then, in seconds: one that comes is one that may come back.
@@ -148,6 +164,7 @@ impl State {
 
     /// Take the next entry in. `generation` is when this worker sees it, `before` what it knew of the series in an earlier epoch.
     pub fn apply(&mut self, entry: Entry, generation: u8, before: Option<u8>) {
+        let seen = before.unwrap_or(generation.wrapping_sub(UNSEEN));
         match entry {
             Entry::Metric { metric, tenant } => {
                 let forgot_s = self.gone_s;
@@ -157,27 +174,11 @@ impl State {
                     .tenant = tenant;
                 self.tenants.entry(tenant).or_default();
             }
-            Entry::Admit { series, metric } => {
-                if self.enter(
-                    series,
-                    metric,
-                    Standing::Raw,
-                    before.unwrap_or(generation.wrapping_sub(UNSEEN)),
-                ) && let Some(metric) = self.metrics.get_mut(&metric)
-                {
-                    metric.admitted = metric.admitted.saturating_add(1);
-                }
+            Entry::Admit { series, metric, rest } => {
+                self.enter(series, metric, Standing::Raw, (rest, seen));
             }
-            Entry::Folded { series, metric, level } => {
-                if self.enter(
-                    series,
-                    metric,
-                    Standing::Folded(level),
-                    before.unwrap_or(generation.wrapping_sub(UNSEEN)),
-                ) && let Some(metric) = self.metrics.get_mut(&metric)
-                {
-                    metric.folded = metric.folded.saturating_add(1);
-                }
+            Entry::Folded { series, metric, level, rest } => {
+                self.enter(series, metric, Standing::Folded(level), (rest, seen));
             }
             Entry::Contain { metric, label, level, at_s } => {
                 let Some(metric) = self.metrics.get_mut(&metric) else { return };
@@ -200,16 +201,8 @@ impl State {
                 metric.forgot_s = metric.forgot_s.max(at_s);
                 self.turns = self.turns.saturating_add(1);
             }
-            Entry::Promote { series, metric, at_s } => {
-                if self.enter(
-                    series,
-                    metric,
-                    Standing::Comes(at_s),
-                    before.unwrap_or(generation.wrapping_sub(UNSEEN)),
-                ) && let Some(metric) = self.metrics.get_mut(&metric)
-                {
-                    metric.admitted = metric.admitted.saturating_add(1);
-                }
+            Entry::Promote { series, metric, at_s, rest } => {
+                self.enter(series, metric, Standing::Comes(at_s), (rest, seen));
             }
             Entry::Demote { series, at_s, .. } => {
                 let Some(known) = self.series.get_mut(&series) else { return };
@@ -224,23 +217,37 @@ impl State {
         }
     }
 
-    /// Number a series. False: it was there.
-    fn enter(&mut self, series: u64, metric: u64, standing: Standing, seen: u8) -> bool {
+    /// Number a series, and count it where it was not there.
+    fn enter(&mut self, series: u64, metric: u64, standing: Standing, (rest, seen): (u16, u8)) {
         let number = self.numbered;
         self.numbered = self.numbered.saturating_add(1);
-        let known = Known { metric, standing, number, seen };
+        let known = Known { metric, standing, number, rest, seen };
         if self.series.insert(series, known).is_some() {
-            return false;
+            return;
         }
-        let tenant = self.metrics.get(&metric).map_or(0, |metric| metric.tenant);
-        let count = self.tenants.entry(tenant).or_default();
-        *count = count.saturating_add(1);
-        true
+        let (mut unknown, id) = (Metric::default(), metric);
+        let metric = self.metrics.get_mut(&metric).unwrap_or(&mut unknown);
+        let tenant = self.tenants.entry(metric.tenant).or_default();
+        tenant.series = tenant.series.saturating_add(1);
+        let is_last = match standing {
+            Standing::Folded(level) => {
+                metric.folded = metric.folded.saturating_add(1);
+                metric.levels.get(usize::from(level).saturating_sub(1)) == Some(&ALL_LABELS)
+            }
+            _ => {
+                metric.admitted = metric.admitted.saturating_add(1);
+                false
+            }
+        };
+        let change = self.rests.note(id, rest, is_last);
+        metric.unmade = metric.unmade.saturating_add_signed(change);
+        tenant.unmade = tenant.unmade.saturating_add_signed(change);
     }
 
     /// Bytes on the heap, about: tables at their load.
     pub fn heap_bytes(&self) -> usize {
         let series = self.series.allocation_size();
-        series.saturating_add(self.metrics.allocation_size()).saturating_add(self.tenants.allocation_size())
+        let tables = self.metrics.allocation_size().saturating_add(self.tenants.allocation_size());
+        series.saturating_add(tables).saturating_add(self.rests.heap_bytes())
     }
 }

@@ -9,7 +9,7 @@ use super::entry::Entry;
 use super::rank::{Candidate, Changes, rank};
 use super::state::{ByHalf, Standing, seconds, whole_seconds};
 use super::weights::{Merged, Said};
-use super::{Registry, low8};
+use super::{Registry, low8, rests};
 use crate::measure::GENERATIONS;
 use crate::route::{self, Compiled, Switched, TopK};
 use crate::shared::{If, Shared};
@@ -139,7 +139,12 @@ impl Registry {
                     let down = demote.iter().filter(is_raw);
                     out.extend(down.map(|series| Entry::Demote { series: *series, metric, at_s }));
                     let up = promote.iter().filter(is_new);
-                    out.extend(up.map(|series| Entry::Promote { series: *series, metric, at_s }));
+                    out.extend(up.map(|series| Entry::Promote {
+                        series: *series,
+                        metric,
+                        at_s,
+                        rest: rests::NONE,
+                    }));
                 }
                 out
             });

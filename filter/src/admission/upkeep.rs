@@ -7,7 +7,7 @@
 
 use super::entry::{Entry, Place};
 use super::state::{ByHalf, GONE, Metric, Standing, State, seconds, whole_seconds};
-use super::{Registry, What, low8, tops};
+use super::{Registry, What, low8, rests, tops};
 use crate::measure::GENERATIONS;
 use crate::route::Compiled;
 use crate::shared::{If, Shared};
@@ -307,13 +307,15 @@ impl Registry {
                 }
             }
             let series = it.series();
-            let of_tenant = self.log.state.tenants.get(&it.tenant).copied().unwrap_or(0);
+            let of_tenant = self.log.state.tenants.get(&it.tenant).map_or(0, |tenant| tenant.series);
             let need = active.estimate();
             let others = f64::from(of_tenant.saturating_sub(series));
             // Folded series go a generation after their streams; and what one metric of a tenant gets back the next one cannot have.
             let folded = f64::from(it.folded);
             let back = given_back.entry(it.tenant).or_insert(0.0);
+            let room = share.saturating_sub(rests::kept(it.unmade, share));
             let fits = need <= percent * f64::from(share)
+                && need <= f64::from(room)
                 && need + folded <= f64::from(share)
                 && others + *back + need <= percent * f64::from(tenant_share);
             // What nobody has measured needs nothing only when nothing of it is left.
@@ -403,12 +405,12 @@ fn kept(state: &State, dead: &dyn Fn(&super::Known) -> bool, how: &Kept<'_>) -> 
         it => seconds(at_s) < now && it.is_none_or(is_over),
     };
     for (series, known) in alive.into_iter().flatten() {
-        let metric = known.metric;
+        let (metric, rest) = (known.metric, known.rest);
         out.push(match known.standing {
-            Standing::Raw => Entry::Admit { series, metric },
-            Standing::Folded(level) => Entry::Folded { series, metric, level },
-            Standing::Comes(at_s) if !has_come(metric, at_s) => Entry::Promote { series, metric, at_s },
-            Standing::Comes(_) | Standing::Leaves(_) => Entry::Admit { series, metric },
+            Standing::Raw => Entry::Admit { series, metric, rest },
+            Standing::Folded(level) => Entry::Folded { series, metric, level, rest },
+            Standing::Comes(at_s) if !has_come(metric, at_s) => Entry::Promote { series, metric, at_s, rest },
+            Standing::Comes(_) | Standing::Leaves(_) => Entry::Admit { series, metric, rest },
         });
         if let Standing::Leaves(at_s) = known.standing {
             out.push(Entry::Demote { series, metric, at_s });

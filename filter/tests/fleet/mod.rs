@@ -160,7 +160,7 @@ impl Fleet {
         View {
             series: series(&state.series),
             metrics: state.metrics.iter().map(|(id, it)| (*id, format!("{it:?}"))).collect(),
-            tenants: state.tenants.iter().map(|(id, count)| (*id, *count)).collect(),
+            tenants: state.tenants.iter().map(|(id, it)| (*id, it.series)).collect(),
         }
     }
 
