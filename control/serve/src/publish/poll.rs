@@ -1,0 +1,127 @@
+//! Long polls: how Collectors are given plans.
+//!
+//! In: `GET /v1/plan?node=ID[&cluster=NAME][&tenant=NAME][&wait=SECONDS]`, with the ETag of what is in force in `If-None-Match`. Out: 200 with the module's configuration and its ETag as soon as
+//! there is another; 304 when there was none for `wait` seconds; 404 where nothing is published for the node yet, likewise after the wait. An `If-None-Match` says that this
+//! version was taken; `X-Phoenix-Refused: VERSION` with a reason in `X-Phoenix-Reason` says that it was not.
+//!
+//! Refuses a node that is not its caller's, and a `wait` beyond a minute.
+
+use super::answers::Answers;
+use super::board::{Board, Node};
+use super::xds::{Event, Noted, now_ns};
+use crate::listen::Peer;
+use crate::role::{Access, Denied, Right};
+use axum::extract::{Extension, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use serde::Deserialize;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// Longest wait, seconds.
+pub const WAIT_MAX: u64 = 60;
+
+/// The service.
+#[derive(Clone)]
+pub struct Poll {
+    /// What is to be in force.
+    pub board: Board,
+    /// What became of it.
+    pub answers: Arc<Answers>,
+    /// Who may ask.
+    pub access: Arc<Access>,
+    /// Who is told.
+    pub noted: Noted,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    node: String,
+    #[serde(default)]
+    cluster: String,
+    #[serde(default)]
+    tenant: String,
+    #[serde(default)]
+    wait: u64,
+}
+
+impl Poll {
+    /// Its routes, for a port.
+    pub fn routes(self) -> axum::Router {
+        axum::Router::new().route("/v1/plan", get(plan)).with_state(self)
+    }
+}
+
+fn said(status: StatusCode, why: impl Into<String>) -> Response {
+    (status, format!("{}\n", why.into())).into_response()
+}
+
+async fn plan(
+    State(poll): State<Poll>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    Query(asked): Query<Asked>,
+) -> Response {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let node = Node { id: asked.node, cluster: asked.cluster, tenant: asked.tenant };
+    let caller = match poll.access.allow(&peer.credentials(text("authorization")), Right::Embed) {
+        Ok(caller) => caller,
+        Err(denied) => {
+            let (status, why) = match denied {
+                Denied::Unknown(why) => (StatusCode::UNAUTHORIZED, why),
+                Denied::Forbidden(why) => (StatusCode::FORBIDDEN, why),
+            };
+            (poll.noted)(&node, Event::Denied(&why));
+            return said(status, why);
+        }
+    };
+    if node.id.is_empty() {
+        return said(StatusCode::BAD_REQUEST, "node: empty; allowed: an id");
+    }
+    if !caller.is_node(&node.id) {
+        let why = format!("node: {:?} is not of {:?}", node.id, caller.name);
+        (poll.noted)(&node, Event::Denied(&why));
+        return said(StatusCode::FORBIDDEN, why);
+    }
+    if asked.wait > WAIT_MAX {
+        return said(StatusCode::BAD_REQUEST, format!("wait: {}; allowed: 0 to {WAIT_MAX} s", asked.wait));
+    }
+    poll.answers.connected(&node, "poll", true, now_ns());
+    let has = text("if-none-match").map(|tag| tag.trim().trim_matches('"').to_owned());
+    if let Some(refused) = text("x-phoenix-refused") {
+        let why = text("x-phoenix-reason").unwrap_or("no reason given");
+        poll.answers.refused(&node, refused, why, now_ns());
+        (poll.noted)(&node, Event::Refused(refused, why));
+    } else if let Some(version) = &has {
+        let before = poll.answers.all().into_iter().find(|(known, _)| *known == node);
+        if before.and_then(|(_, it)| it.taken).is_none_or(|(taken, _)| taken != *version) {
+            poll.answers.taken(&node, version, now_ns());
+            (poll.noted)(&node, Event::Taken(version));
+        }
+    }
+    let refused = text("x-phoenix-refused");
+    let mut watch = poll.board.watch();
+    let until = Instant::now() + Duration::from_secs(asked.wait);
+    loop {
+        let newest = watch.borrow_and_update().of(&node).cloned();
+        if let Some(it) = &newest
+            && has.as_deref() != Some(&*it.version)
+            && refused != Some(&*it.version)
+        {
+            poll.answers.sent(&node, &it.version, now_ns());
+            (poll.noted)(&node, Event::Sent(&it.version));
+            let tag = format!("\"{}\"", it.version);
+            let head = [(header::ETAG, tag.as_str()), (header::CONTENT_TYPE, "application/json")];
+            return (head, it.config.to_string()).into_response();
+        }
+        if !matches!(timeout_at(until, watch.changed()).await, Ok(Ok(()))) {
+            return match newest {
+                Some(_) => StatusCode::NOT_MODIFIED.into_response(),
+                None => said(StatusCode::NOT_FOUND, format!("no plan for node {:?} yet", node.id)),
+            };
+        }
+    }
+}
