@@ -228,7 +228,11 @@ mod tests {
         let broken = |lines: &[String]| {
             fs::write(&path, lines.join("\n") + "\n").unwrap();
             let said = verify(&path, None).unwrap_err().to_string();
-            assert_eq!(Audit::open(&path).unwrap_err().root_cause().to_string(), said, "nobody writes behind it");
+            assert_eq!(
+                Audit::open(&path).unwrap_err().root_cause().to_string(),
+                said,
+                "nobody writes behind it"
+            );
             said
         };
         let owned = || lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();

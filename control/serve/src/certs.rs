@@ -5,7 +5,8 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -33,7 +34,12 @@ pub struct Wish {
 impl Default for Wish {
     fn default() -> Wish {
         let own = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        Wish { hosts: own(&["localhost", "127.0.0.1"]), embedders: Vec::new(), people: Vec::new(), days: DAYS }
+        Wish {
+            hosts: own(&["localhost", "127.0.0.1"]),
+            embedders: Vec::new(),
+            people: Vec::new(),
+            days: DAYS,
+        }
     }
 }
 

@@ -97,7 +97,12 @@ pub async fn serve(port: &Port, router: Router, counted: Arc<Counted>) -> Result
 }
 
 /// None: there was no handshake.
-async fn connection(stream: TcpStream, address: SocketAddr, tls: Option<Arc<Tls>>, router: Router) -> Option<()> {
+async fn connection(
+    stream: TcpStream,
+    address: SocketAddr,
+    tls: Option<Arc<Tls>>,
+    router: Router,
+) -> Option<()> {
     // Plans are small and waited for.
     let _ = stream.set_nodelay(true);
     let Some(tls) = tls else {

@@ -133,7 +133,10 @@ impl Access {
         for (index, grant) in grants.iter().enumerate() {
             let field = |name: &str| format!("access[{index}].{name} (of {:?})", grant.name);
             if grant.certificate.is_none() && grant.token_sha256.is_none() {
-                return Err(format!("{}: missing; allowed: certificate, token_sha256, or both", field("certificate")));
+                return Err(format!(
+                    "{}: missing; allowed: certificate, token_sha256, or both",
+                    field("certificate")
+                ));
             }
             if let Some(token) = &grant.token_sha256
                 && (token.len() != 64 || !token.bytes().all(|byte| byte.is_ascii_hexdigit()))
@@ -141,10 +144,17 @@ impl Access {
                 return Err(format!("{}: {token:?}; allowed: 64 hex digits", field("token_sha256")));
             }
             if grant.certificate.as_ref().is_some_and(String::is_empty) {
-                return Err(format!("{}: empty; allowed: a name in a client certificate", field("certificate")));
+                return Err(format!(
+                    "{}: empty; allowed: a name in a client certificate",
+                    field("certificate")
+                ));
             }
             if !grant.nodes.is_empty() && grant.role != Role::Embedder {
-                return Err(format!("{}: set for role {}; allowed: for embedder", field("nodes"), grant.role.name()));
+                return Err(format!(
+                    "{}: set for role {}; allowed: for embedder",
+                    field("nodes"),
+                    grant.role.name()
+                ));
             }
         }
         Ok(Access { trusts_loopback: grants.is_empty(), grants })
@@ -157,8 +167,10 @@ impl Access {
     pub fn caller(&self, credentials: &Credentials) -> Result<Caller, Denied> {
         let token = credentials.token.as_ref().map(|token| hex(&Sha256::digest(token.as_bytes())));
         let fits = |grant: &&Grant| {
-            let by_token = token.is_some() && grant.token_sha256.as_ref().map(|it| it.to_ascii_lowercase()) == token;
-            let by_name = grant.certificate.as_ref().is_some_and(|name| credentials.certificate.contains(name));
+            let by_token =
+                token.is_some() && grant.token_sha256.as_ref().map(|it| it.to_ascii_lowercase()) == token;
+            let by_name =
+                grant.certificate.as_ref().is_some_and(|name| credentials.certificate.contains(name));
             by_token || by_name
         };
         if let Some(grant) = self.grants.iter().find(fits) {
@@ -242,11 +254,16 @@ mod tests {
         let name = |credentials: &Credentials| access.caller(credentials).map(|caller| caller.name);
         assert_eq!(name(&by(&["gateway", "spiffe://mesh/gateway"], None)).unwrap(), "gateways");
         assert_eq!(name(&by(&[], Some("s3cret"))).unwrap(), "on call");
-        assert!(matches!(name(&by(&[], Some("other"))), Err(Denied::Unknown(why)) if why.contains("bearer token")));
+        assert!(
+            matches!(name(&by(&[], Some("other"))), Err(Denied::Unknown(why)) if why.contains("bearer token"))
+        );
         assert!(matches!(name(&by(&["x"], None)), Err(Denied::Unknown(why)) if why.contains("\"x\"")));
         assert!(name(&by(&[], None)).is_err(), "once somebody is named, loopback is nobody");
         let denied = access.allow(&by(&[], Some("s3cret")), Right::Embed).unwrap_err();
-        assert_eq!(denied, Denied::Forbidden("role: approver of \"on call\"; allowed: admin, embedder".to_owned()));
+        assert_eq!(
+            denied,
+            Denied::Forbidden("role: approver of \"on call\"; allowed: admin, embedder".to_owned())
+        );
     }
 
     #[test]
@@ -262,7 +279,10 @@ mod tests {
     #[test]
     fn a_grant_that_grants_nothing_is_refused() {
         let said = |grant: Grant| Access::new(vec![grant]).unwrap_err();
-        assert!(said(grant("a", Role::Viewer, None, None)).starts_with("access[0].certificate (of \"a\"): missing"));
+        assert!(
+            said(grant("a", Role::Viewer, None, None))
+                .starts_with("access[0].certificate (of \"a\"): missing")
+        );
         let short = Grant { token_sha256: Some("abc".to_owned()), ..grant("a", Role::Viewer, None, None) };
         assert!(said(short).contains("64 hex digits"));
         let nodes = Grant { nodes: vec!["x".to_owned()], ..grant("a", Role::Viewer, Some("b"), None) };

@@ -81,7 +81,10 @@ impl Tls {
 
 impl Files {
     fn all(&self) -> impl Iterator<Item = &Path> {
-        [Some(&self.certificate), Some(&self.key), self.client_ca.as_ref()].into_iter().flatten().map(PathBuf::as_path)
+        [Some(&self.certificate), Some(&self.key), self.client_ca.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(PathBuf::as_path)
     }
 
     fn stamps(&self) -> Vec<Option<SystemTime>> {
@@ -93,7 +96,8 @@ impl Files {
         let chain = certificates(&self.certificate).context("tls.certificate")?;
         let key = PrivateKeyDer::from_pem_file(&self.key)
             .with_context(|| format!("tls.key: {}: no private key in PEM", self.key.display()))?;
-        let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+        let builder =
+            ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
         let builder = match &self.client_ca {
             None => builder.with_no_client_auth(),
             Some(path) => {
@@ -117,9 +121,8 @@ impl Files {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let all: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
-        .with_context(|| path.display().to_string())?
-        .collect();
+    let all: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(path).with_context(|| path.display().to_string())?.collect();
     let all = all.with_context(|| path.display().to_string())?;
     anyhow::ensure!(!all.is_empty(), "{}: no certificate in PEM", path.display());
     Ok(all)
@@ -158,8 +161,11 @@ mod tests {
     #[test]
     fn names_are_those_that_a_certificate_was_made_for() {
         let folder = tempfile::tempdir().unwrap();
-        certs::make(folder.path(), &certs::Wish { embedders: vec!["gateway-a".to_owned()], ..certs::Wish::default() })
-            .unwrap();
+        certs::make(
+            folder.path(),
+            &certs::Wish { embedders: vec!["gateway-a".to_owned()], ..certs::Wish::default() },
+        )
+        .unwrap();
         let chain = certificates(&folder.path().join("gateway-a.pem")).unwrap();
         assert_eq!(names(&chain[0]), ["gateway-a", "gateway-a"]);
     }
@@ -175,7 +181,12 @@ mod tests {
         let later = SystemTime::now() + Duration::from_secs(5);
         let take = |name: &str| {
             fs::copy(other.path().join(name), folder.path().join(name)).unwrap();
-            fs::File::options().write(true).open(folder.path().join(name)).unwrap().set_modified(later).unwrap();
+            fs::File::options()
+                .write(true)
+                .open(folder.path().join(name))
+                .unwrap()
+                .set_modified(later)
+                .unwrap();
         };
         let age = |tls: &Tls| tls.state.lock().unwrap().looked -= EVERY;
         take("control.pem");
@@ -194,10 +205,15 @@ mod tests {
         certs::make(folder.path(), &certs::Wish::default()).unwrap();
         let said = |files: Files| Tls::load(files).err().map(|error| format!("{error:#}")).unwrap();
         let nowhere = folder.path().join("nowhere");
-        assert!(said(Files { certificate: nowhere.clone(), ..files(folder.path()) }).starts_with("tls.certificate: "));
+        assert!(
+            said(Files { certificate: nowhere.clone(), ..files(folder.path()) })
+                .starts_with("tls.certificate: ")
+        );
         assert!(said(Files { key: nowhere, ..files(folder.path()) }).starts_with("tls.key: "));
         let empty = folder.path().join("empty");
         fs::write(&empty, "").unwrap();
-        assert!(said(Files { client_ca: Some(empty), ..files(folder.path()) }).contains("no certificate in PEM"));
+        assert!(
+            said(Files { client_ca: Some(empty), ..files(folder.path()) }).contains("no certificate in PEM")
+        );
     }
 }

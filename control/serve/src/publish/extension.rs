@@ -5,7 +5,9 @@
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::extensions::filters::http::wasm::v3::Wasm;
-use envoy_types::pb::envoy::extensions::wasm::v3::{FailurePolicy, PluginConfig, ReloadConfig, VmConfig, plugin_config};
+use envoy_types::pb::envoy::extensions::wasm::v3::{
+    FailurePolicy, PluginConfig, ReloadConfig, VmConfig, plugin_config,
+};
 use envoy_types::pb::google::protobuf::{Any, Duration, StringValue};
 use prost::Name as _;
 use serde::{Deserialize, Serialize};
@@ -43,7 +45,9 @@ impl Module {
         let vm = VmConfig {
             vm_id: self.vm_id.clone(),
             runtime: "envoy.wasm.runtime.v8".to_owned(),
-            code: Some(core::AsyncDataSource { specifier: Some(core::async_data_source::Specifier::Local(code)) }),
+            code: Some(core::AsyncDataSource {
+                specifier: Some(core::async_data_source::Specifier::Local(code)),
+            }),
             allow_precompiled: true,
             ..VmConfig::default()
         };

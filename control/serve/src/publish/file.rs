@@ -29,7 +29,9 @@ pub fn replace(folder: &Path, module: &Module, published: &Published) -> Result<
         file.write_all(text.as_bytes())?;
         file.sync_all()
     });
-    written.and_then(|()| fs::rename(&next, &path)).with_context(|| format!("publish.file: {}", path.display()))?;
+    written
+        .and_then(|()| fs::rename(&next, &path))
+        .with_context(|| format!("publish.file: {}", path.display()))?;
     Ok(true)
 }
 

@@ -72,7 +72,8 @@ type NoDeltas = Pin<Box<dyn Stream<Item = Result<DeltaDiscoveryResponse, Status>
 impl Xds {
     /// Its routes, for a port.
     pub fn routes(self) -> axum::Router {
-        let own = ExtensionConfigDiscoveryServiceServer::new(self.clone()).max_decoding_message_size(REQUEST_MAX);
+        let own =
+            ExtensionConfigDiscoveryServiceServer::new(self.clone()).max_decoding_message_size(REQUEST_MAX);
         let all = AggregatedDiscoveryServiceServer::new(self).max_decoding_message_size(REQUEST_MAX);
         Routes::new(own).add_service(all).prepare().into_axum_router()
     }
@@ -133,7 +134,9 @@ impl Xds {
                 changed = watch.changed() => if changed.is_err() { break },
             }
             let response = self.due(&mut stream, &watch.borrow_and_update().clone());
-            if let Some(response) = response && out.send(Ok(response)).await.is_err() {
+            if let Some(response) = response
+                && out.send(Ok(response)).await.is_err()
+            {
                 break;
             }
         }
@@ -145,7 +148,8 @@ impl Xds {
 
     /// A request: a subscription, or what became of the last response.
     fn heard(&self, stream: &mut Told, request: &DiscoveryRequest) {
-        stream.wants = request.resource_names.is_empty() || request.resource_names.contains(&self.module.name);
+        stream.wants =
+            request.resource_names.is_empty() || request.resource_names.contains(&self.module.name);
         let (Some(node), Some((nonce, version))) = (&stream.node, &stream.sent) else { return };
         // An answer to an older response says nothing about the newest.
         if request.response_nonce != nonce.to_string() || !stream.is_open {
@@ -198,7 +202,8 @@ struct Told {
 }
 
 fn node_of(node: &EnvoyNode) -> Node {
-    let tenant = node.metadata.as_ref().and_then(|it| it.fields.get("tenant")).and_then(|it| it.kind.as_ref());
+    let tenant =
+        node.metadata.as_ref().and_then(|it| it.fields.get("tenant")).and_then(|it| it.kind.as_ref());
     let tenant = match tenant {
         Some(Kind::StringValue(tenant)) => tenant.clone(),
         _ => String::new(),
