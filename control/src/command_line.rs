@@ -3,7 +3,9 @@
 //! Enters: arguments. Leaves: text on standard output, errors on standard error, and the exit status: 0 if all went well, 1 if a plan
 //! was refused, something could not be read, answers differ or a total is not conserved, 2 for wrong arguments or when there was nothing to compare.
 
-use crate::{capture, explain, generate, plan_commands, replay, report, top, verify};
+use crate::{
+    capture, explain, generate, plan_commands, policy_commands, replay, report, simulate, top, verify,
+};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,6 +23,9 @@ enum Command {
     /// Plans: what the module enforces.
     #[command(subcommand)]
     Plan(PlanCommand),
+    /// Policies: what people want.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Does a dashboard read the same on folded data? Exit status 0: yes, up to the threshold; 1: no; 2: nothing could be compared.
     Verify(Box<verify::Arguments>),
     /// What would a plan have done to this traffic? Captured requests through the engine, without Envoy. Exit status 0: every total is conserved.
@@ -31,8 +36,25 @@ enum Command {
     Generate(Box<generate::Arguments>),
     /// Which metrics send too much, why, and what was done about it: reports of embedders as tables.
     Report(Box<report::Arguments>),
+    /// The whole loop in virtual time: does it keep budgets, and does it keep still? Exit status 0: every property held.
+    Simulate(simulate::Arguments),
     /// The same, live: an endpoint for reports, and a screen.
     Top(Box<top::Arguments>),
+}
+
+#[derive(Subcommand)]
+enum PolicyCommand {
+    /// Check policies, and say of each part without effect why it has none; exit status 1 if one is refused.
+    Check {
+        /// Files with a policy each.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Reports of embedders, to know what is sent: then what matches nothing is said, too.
+        #[arg(long, value_name = "FILE", num_args = 1..)]
+        reports: Vec<PathBuf>,
+    },
+    /// Print the JSON Schema of a policy.
+    Schema,
 }
 
 #[derive(Subcommand)]
@@ -78,7 +100,10 @@ pub fn run() -> ExitCode {
         Command::Capture(arguments) => return reported(capture::run(&arguments)),
         Command::Generate(arguments) => return reported(generate::run(&arguments)),
         Command::Report(arguments) => return reported(report::run(&arguments)),
+        Command::Simulate(arguments) => return reported(simulate::command(&arguments)),
         Command::Top(arguments) => return reported(top::run(&arguments)),
+        Command::Policy(PolicyCommand::Check { files, reports }) => policy_commands::check(&files, &reports),
+        Command::Policy(PolicyCommand::Schema) => policy_commands::schema(),
         Command::Plan(PlanCommand::Check { files }) => plan_commands::check(&files),
         Command::Plan(PlanCommand::Schema) => plan_commands::schema(),
         Command::Plan(PlanCommand::NewKey) => plan_commands::new_key(),

@@ -19,7 +19,12 @@ pub fn pair(text: &str) -> Result<(String, String), String> {
 
 /// Prints the explanation.
 pub fn print(plan: &Plan, tenant: &str, metric: &str, resource: &Pairs, attributes: &Pairs) {
-    let decided = plan.rule_for(tenant.as_bytes(), metric.as_bytes(), |key| value(resource, key), |key| value(attributes, key));
+    let decided = plan.rule_for(
+        tenant.as_bytes(),
+        metric.as_bytes(),
+        |key| value(resource, key),
+        |key| value(attributes, key),
+    );
     let passed_over = decided.map_or(plan.rules.len(), |(index, _)| index);
     for (index, rule) in plan.rules.iter().take(passed_over).enumerate() {
         let why = if rule.is_of(tenant.as_bytes()) {

@@ -437,7 +437,9 @@ fn what_passed_without_budgets_does_not_fold_when_they_are_back() {
 fn with_rule(version: u32, at: Option<u64>) -> String {
     let from = |at: u64| {
         let (h, m, s) = (at / 3_600, at / 60 % 60, at % 60);
-        format!(r#","switch":{{"at":"1970-01-01T{h:02}:{m:02}:{s:02}Z","from":{{"pipeline":"full_fidelity"}}}}"#)
+        format!(
+            r#","switch":{{"at":"1970-01-01T{h:02}:{m:02}:{s:02}Z","from":{{"pipeline":"full_fidelity"}}}}"#
+        )
     };
     let switch = at.map_or(String::new(), from);
     let rule = format!(
@@ -487,13 +489,18 @@ fn what_a_budget_folds_is_never_raw_before_a_switch_of_a_rule() {
         sent = 40 * 3 * step as i64;
         let passed = p.send(step as usize % 2, "t", now, &counter("requests", "a", &points));
         // One more than the base passes as its stale marker.
-        assert_eq!(passed, if step <= 19 { 40 } else { 0 }, "step {step}: raw up to the switch, and then its end");
+        assert_eq!(
+            passed,
+            if step <= 19 { 40 } else { 0 },
+            "step {step}: raw up to the switch, and then its end"
+        );
         if step >= 10 {
             // After the push new ones still come.
             let users = if step < 16 { 500 } else { 600 };
             let start = |n| if n < 500 { T0 + 95 } else { T0 + 155 };
-            let leaked: Vec<Point> =
-                (0..users).map(|n| leak(n, start(n), now, step as i64 - if n < 500 { 9 } else { 15 })).collect();
+            let leaked: Vec<Point> = (0..users)
+                .map(|n| leak(n, start(n), now, step as i64 - if n < 500 { 9 } else { 15 }))
+                .collect();
             sent += leaked.iter().map(|point| point.3).sum::<i64>();
             let passed = p.send((step + 1) as usize % 2, "t", now, &counter("requests", "a", &leaked));
             assert_eq!(passed, 0, "step {step}: the leak is raw");
