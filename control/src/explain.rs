@@ -18,11 +18,21 @@ pub fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 /// Prints the explanation.
-pub fn print(plan: &Plan, metric: &str, resource: &Pairs, attributes: &Pairs) {
-    let decided = plan.rule_for(metric.as_bytes(), |key| value(resource, key), |key| value(attributes, key));
+pub fn print(plan: &Plan, tenant: &str, metric: &str, resource: &Pairs, attributes: &Pairs) {
+    let decided = plan.rule_for(
+        tenant.as_bytes(),
+        metric.as_bytes(),
+        |key| value(resource, key),
+        |key| value(attributes, key),
+    );
     let passed_over = decided.map_or(plan.rules.len(), |(index, _)| index);
     for (index, rule) in plan.rules.iter().take(passed_over).enumerate() {
-        println!("rule {} {:?}: no: {}", index + 1, rule.name, why_not(rule, metric, resource, attributes));
+        let why = if rule.is_of(tenant.as_bytes()) {
+            why_not(rule, metric, resource, attributes)
+        } else {
+            format!("the tenant is not {:?}", rule.tenant.as_deref().unwrap_or_default())
+        };
+        println!("rule {} {:?}: no: {why}", index + 1, rule.name);
     }
     let Some((index, rule)) = decided else {
         println!("no rule matches: the point passes untouched");

@@ -86,7 +86,9 @@ fn hides(first: &Rule, second: &Rule) -> bool {
         (Glob(pattern), _) => pattern.bytes().all(|byte| byte == b'*'),
         _ => false,
     };
+    let tenant = first.tenant.is_none() || first.tenant == second.tenant;
     metric
+        && tenant
         && first.resource.iter().all(|label| second.resource.contains(label))
         && first.attributes.iter().all(|label| second.attributes.contains(label))
 }

@@ -147,9 +147,10 @@ fn switched(switch: &Switch) -> String {
 
 /// The label matchers of a rule in a few words.
 fn conditions(rule: &Rule) -> String {
+    let tenant = rule.tenant.iter().map(|tenant| format!("tenant {tenant:?}"));
     let resource = rule.resource.iter().map(|label| format!("resource {}", notes::condition(label)));
     let attributes = rule.attributes.iter().map(notes::condition);
-    resource.chain(attributes).collect::<Vec<_>>().join(", ")
+    tenant.chain(resource).chain(attributes).collect::<Vec<_>>().join(", ")
 }
 
 /// The pipeline's name in JSON.

@@ -7,11 +7,11 @@
 // What a person asks for.
 mod arguments;
 // Files to queries: rules, dashboards, lists; variables and recorded metrics expanded.
-mod queries;
+pub(crate) mod queries;
 // OTLP names as Prometheus writes them.
-mod names;
+pub(crate) mod names;
 // Which queries can be answered from folded data, by the plan.
-mod needs;
+pub(crate) mod needs;
 // One side: a Prometheus over HTTP.
 mod prometheus;
 // Every query on both sides, a bounded number at a time.

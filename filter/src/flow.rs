@@ -389,13 +389,13 @@ impl<'a> Walk<'a> {
     fn route(&mut self, name: &[u8], resource: &ResourceScope) -> Result<(), FlowError> {
         let Some((_, names)) = &mut self.s.plan else { return Ok(()) };
         let named = names.rules(&self.plan.plan, name);
-        let (buf, rules) = (self.buf, &self.plan.plan.rules);
+        let (buf, rules, tenant) = (self.buf, &self.plan.plan.rules, self.tenant);
         let (fits, rendered) = (&mut self.s.fits, &mut self.s.rendered);
         candidates(self.plan, &named, &mut self.s.candidates, |index| {
             if let Some(Some(known)) = fits.get(index) {
                 return Ok(*known);
             }
-            let mut all = true;
+            let mut all = rules.get(index).is_some_and(|rule| rule.is_of(tenant));
             for label in rules.get(index).map(|r| r.resource.as_slice()).unwrap_or_default() {
                 all = all && satisfies(buf, &resource.attributes, label, rendered)?;
             }
@@ -452,7 +452,9 @@ impl<'a> Walk<'a> {
         let passing = self.ruled().filter(|_| is_guarding && intake.is_number());
         let mut fields = points.fields(self.buf);
         while let Some((field, span)) = fields.next()? {
-            if steady.is_some_and(|fold| self.recorded_again(span, &within, fold)) {
+            let measured = self.measured_under().filter(|_| is_guarding);
+            if steady.is_some_and(|fold| self.recorded_again(span, &within, fold, measured)) {
+                self.meet_ruled();
                 self.s.edits.remove(field.span());
                 children.add(Left::Nothing);
                 continue;

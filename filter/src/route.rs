@@ -409,7 +409,8 @@ pub fn candidates<E>(
     out.last = None;
     for &index in named {
         let Some(rule) = plan.plan.rules.get(index) else { continue };
-        if !rule.resource.is_empty() && !fits(index)? {
+        let asks = rule.tenant.is_some() || !rule.resource.is_empty();
+        if asks && !fits(index)? {
             continue;
         }
         if rule.attributes.is_empty() {

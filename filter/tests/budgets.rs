@@ -473,3 +473,86 @@ fn what_passed_without_budgets_does_not_fold_when_they_are_back() {
     (T0 + 72..T0 + 130).for_each(|now| p.tick(now));
     assert_eq!(p.folded.values().sum::<i64>(), 150 * 7 + 150, "what passed is in raw series");
 }
+
+/// The plan with a rule that folds the user's id away from `at` on, seconds.
+fn with_rule(version: u32, at: Option<u64>) -> String {
+    let from = |at: u64| {
+        let (h, m, s) = (at / 3_600, at / 60 % 60, at % 60);
+        format!(
+            r#","switch":{{"at":"1970-01-01T{h:02}:{m:02}:{s:02}Z","from":{{"pipeline":"full_fidelity"}}}}"#
+        )
+    };
+    let switch = at.map_or(String::new(), from);
+    let rule = format!(
+        r#"{{"name":"users","tenant":"t","metric":{{"exact":"requests"}},"pipeline":"optimized","fold":{{"labels":{{"drop":{{"attributes":["user_id"]}}}},
+        "window":"10s","offset":"0s","delay":"10s"}}{switch}}}"#
+    );
+    let plan = plan(SMALL).replace("\"version\":1", &format!("\"version\":{version}"));
+    plan.replacen("\"budgets\"", &format!("\"rules\":[{rule}],\"budgets\""), 1)
+}
+
+#[test]
+fn what_a_rule_folds_is_measured_as_well() {
+    let mut p = Process::new(&with_rule(1, None), 1);
+    for step in 1..=30_u64 {
+        let now = T0 + 10 * step;
+        // Thirty users leave half way.
+        let users = if step <= 15 { 60 } else { 30 };
+        let points: Vec<Point> = (0..users).map(|n| leak(n, T0 + 1, now, step as i64)).collect();
+        p.send(0, "t", now, &counter("requests", "a", &points));
+        p.tick(now);
+        let registry = p.engine.registry(0).unwrap();
+        let (_, metric) = registry.measure.metrics().next().unwrap();
+        let active = metric.active.union().estimate();
+        match step {
+            ..=15 => assert_eq!(active, 60.0, "step {step}"),
+            26.. => assert_eq!(active, 30.0, "step {step}: who is silent for a period is active no more"),
+            _ => {}
+        }
+        let sent: u64 = (1..=step).map(|step| if step <= 15 { 60 } else { 30 }).sum();
+        assert_eq!(metric.points, sent, "each point counts, on the short way too");
+        let user = metric.labels.iter().find(|label| *label.key == *b"user_id").unwrap();
+        assert_eq!(user.without.union().estimate(), 4.0);
+    }
+    assert!(p.raw.is_empty());
+}
+
+#[test]
+fn what_a_budget_folds_is_never_raw_before_a_switch_of_a_rule() {
+    let mut p = Process::new(&plan(SMALL), 2);
+    let mut sent = 0;
+    for step in 1..=40_u64 {
+        let now = T0 + 10 * step;
+        if step == 15 {
+            p.engine.configure(with_rule(2, Some(T0 + 182)).as_bytes(), UnixNanos((now - 5) * S)).unwrap();
+        }
+        let points: Vec<Point> = (0..40).map(|n| base(n, now, 3 * step as i64)).collect();
+        sent = 40 * 3 * step as i64;
+        let passed = p.send(step as usize % 2, "t", now, &counter("requests", "a", &points));
+        // One more than the base passes as its stale marker.
+        assert_eq!(
+            passed,
+            if step <= 19 { 40 } else { 0 },
+            "step {step}: raw up to the switch, and then its end"
+        );
+        if step >= 10 {
+            // After the push new ones still come.
+            let users = if step < 16 { 500 } else { 600 };
+            let start = |n| if n < 500 { T0 + 95 } else { T0 + 155 };
+            let leaked: Vec<Point> = (0..users)
+                .map(|n| leak(n, start(n), now, step as i64 - if n < 500 { 9 } else { 15 }))
+                .collect();
+            sent += leaked.iter().map(|point| point.3).sum::<i64>();
+            let passed = p.send((step + 1) as usize % 2, "t", now, &counter("requests", "a", &leaked));
+            assert_eq!(passed, 0, "step {step}: the leak is raw");
+        }
+        for at in 0..10 {
+            p.tick(now + at);
+        }
+    }
+    for now in T0 + 410..T0 + 500 {
+        p.tick(now);
+    }
+    assert_eq!(p.raw.len(), 40);
+    assert_eq!(p.total(), sent, "every increment once");
+}

@@ -169,7 +169,7 @@ async fn exporters_that_hang_up_and_come_again() {
     assert!(truth.exports.unanswered > 20 && truth.exports.dropped == 0, "{:?}", truth.exports);
     let plan = plan(&document);
     let folded = |name: &str| {
-        let rule = plan.rule_for(name.as_bytes(), |_| None, |_| None);
+        let rule = plan.rule_for(b"", name.as_bytes(), |_| None, |_| None);
         rule.is_some_and(|(_, rule)| rule.fold.is_some())
     };
     let wrong = |stage: &Stage| -> Vec<String> {

@@ -196,6 +196,10 @@ pub struct Rule {
     /// Name of the rule, unique in the plan.
     #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 128)))]
     pub name: String,
+    /// Whose metrics. Left out: those of every tenant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(length(max = 128)))]
+    pub tenant: Option<String>,
     /// Which metrics.
     #[serde(deserialize_with = "shape::object")]
     pub metric: MetricMatch,
@@ -370,11 +374,13 @@ impl Plan {
     /// rendering of a value by its key. The plain definition; the engine may cache its answers, never differ from them.
     pub fn rule_for<'v>(
         &self,
+        tenant: &[u8],
         metric: &[u8],
         resource: impl Fn(&str) -> Option<&'v [u8]>,
         attributes: impl Fn(&str) -> Option<&'v [u8]>,
     ) -> Option<(usize, &Rule)> {
-        self.rules.iter().enumerate().find(|(_, rule)| rule.matches(metric, &resource, &attributes))
+        let speaks = |rule: &Rule| rule.is_of(tenant) && rule.matches(metric, &resource, &attributes);
+        self.rules.iter().enumerate().find(|(_, rule)| speaks(rule))
     }
 
     /// Whether the backend stores the resource attribute `key` on every series.
@@ -433,7 +439,12 @@ impl Rule {
         self.fold.iter().chain(self.switch.iter().filter_map(|switch| switch.from.fold.as_ref()))
     }
 
-    /// Whether the rule speaks of a point; see [`Plan::rule_for`].
+    /// Whether the rule speaks of a tenant.
+    pub fn is_of(&self, tenant: &[u8]) -> bool {
+        self.tenant.as_ref().is_none_or(|name| name.as_bytes() == tenant)
+    }
+
+    /// Whether the rule speaks of a point, whosever it is; see [`Plan::rule_for`].
     pub fn matches<'v>(
         &self,
         metric: &[u8],

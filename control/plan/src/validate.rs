@@ -89,6 +89,9 @@ impl Plan {
 
     fn validate_rule(&self, rule: &Rule) -> Checked {
         text("name", &rule.name, 1, bounds::NAME_BYTES)?;
+        if let Some(tenant) = &rule.tenant {
+            text("tenant", tenant, 0, bounds::NAME_BYTES)?;
+        }
         let (operation, name) = rule.metric.parts();
         let name_max = if operation == "glob" { bounds::PATTERN_BYTES } else { bounds::KEY_BYTES };
         text(&format!("metric.{operation}"), name, 1, name_max)?;

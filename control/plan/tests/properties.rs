@@ -78,6 +78,7 @@ fn rule() -> impl Strategy<Value = Rule> {
         prop::option::of(topk()),
     )
         .prop_map(|(metric, resource, attributes, fold, switch, topk)| Rule {
+            tenant: (resource.len() == 1).then(|| "shop".to_owned()),
             name: String::new(),
             metric,
             resource,
@@ -259,7 +260,7 @@ fn the_first_rule_that_matches_decides() {
                 "code" => code.map(str::as_bytes),
                 _ => None,
             };
-            plan.rule_for(metric.as_bytes(), resource, attributes).map(|(index, _)| index)
+            plan.rule_for(b"", metric.as_bytes(), resource, attributes).map(|(index, _)| index)
         };
     assert_eq!(decide("http.requests", Some("prod"), Some("p"), Some("500")), Some(0));
     assert_eq!(decide("http.requests", Some("test"), Some("p"), Some("500")), Some(1));
@@ -267,6 +268,13 @@ fn the_first_rule_that_matches_decides() {
     assert_eq!(decide("http.requests", None, None, None), Some(2));
     assert_eq!(decide("http.errors", None, Some(""), Some("503")), Some(1));
     assert_eq!(decide("rpc", None, None, None), None);
+    let of_a = json.replace(r#""name":"a""#, r#""name":"a","tenant":"shop""#);
+    let plan_of_a = Plan::parse(of_a.as_bytes()).unwrap();
+    let whose = |tenant: &[u8]| {
+        let prod = |_: &str| Some(&b"prod"[..]);
+        plan_of_a.rule_for(tenant, b"http.requests", prod, |_| None).map(|(index, _)| index)
+    };
+    assert_eq!((whose(b"shop"), whose(b"sho"), whose(b"")), (Some(0), Some(2), Some(2)));
     assert!(plan.promotes_resource(b"zone") && plan.promotes_resource(b"service.name"));
     assert!(!plan.promotes_resource(b"k8s.pod.name"));
 }

@@ -97,7 +97,7 @@ fn bases(name: &str) -> Vec<String> {
 }
 
 /// Whether a name in PromQL may be a metric that a matcher of the plan means.
-fn may_be(name: &str, matcher: &MetricMatch) -> bool {
+pub fn may_be(name: &str, matcher: &MetricMatch) -> bool {
     let bases = bases(name);
     match matcher {
         MetricMatch::Exact(want) => bases.contains(&underscored(want)),
@@ -194,7 +194,7 @@ pub fn removed(plan: &Plan, name: Option<&str>, matchers: &[Matcher]) -> Option<
             removed.add(&fold.labels, plan);
             is_folded = true;
         }
-        if rule.resource.is_empty() && rule.attributes.is_empty() && name.is_some() {
+        if rule.tenant.is_none() && rule.resource.is_empty() && rule.attributes.is_empty() && name.is_some() {
             break;
         }
     }

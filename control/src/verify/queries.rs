@@ -126,16 +126,19 @@ pub fn read_files(files: &[PathBuf]) -> Loaded {
     loaded
 }
 
+/// The same where no Prometheus is asked: values that one would be asked for are a word in their place, and every recorded metric is expanded. For what
+/// queries need of labels, which no value changes.
+pub fn expand_alone(loaded: &mut Loaded) {
+    let span = Span { start_ms: 0, end_ms: 3_600_000, step_ms: 60_000, edge_ms: 0 };
+    let built_in = variables::BuiltIn::new(&span, std::time::Duration::from_secs(15));
+    let look_up = |_: Option<&str>, _: &str| Ok(vec!["any".to_owned()]);
+    fill_and_expand(loaded, &built_in, &[], &look_up, &|_| expand::Stored::default());
+}
+
 /// Puts variables in, parses, and expands recorded metrics that not both sides have stored.
 pub fn expand(loaded: &mut Loaded, arguments: &Arguments, span: &Span, full: &Side, folded: &Side) {
     let built_in = variables::BuiltIn::new(span, arguments.scrape_interval);
     let look_up = |selector: Option<&str>, label: &str| full.label_values(selector, label, span);
-    let mut dashboards = Vec::new();
-    for declared in &loaded.dashboards {
-        dashboards.push(declared.resolve(&built_in, &arguments.variables, &look_up));
-    }
-    let lists = variables::Declared::default().resolve(&built_in, &arguments.variables, &look_up);
-
     let stored = RefCell::new(BTreeMap::new());
     let is_stored = |name: &str| -> expand::Stored {
         let mut stored = stored.borrow_mut();
@@ -145,7 +148,22 @@ pub fn expand(loaded: &mut Loaded, arguments: &Arguments, span: &Span, full: &Si
         };
         *stored.entry(name.to_owned()).or_insert_with(ask)
     };
-    let book = expand::Book::new(&loaded.recorded, &is_stored);
+    fill_and_expand(loaded, &built_in, &arguments.variables, &look_up, &is_stored);
+}
+
+fn fill_and_expand(
+    loaded: &mut Loaded,
+    built_in: &variables::BuiltIn,
+    given: &[(String, String)],
+    look_up: &variables::LookUp<'_>,
+    is_stored: &dyn Fn(&str) -> expand::Stored,
+) {
+    let mut dashboards = Vec::new();
+    for declared in &loaded.dashboards {
+        dashboards.push(declared.resolve(built_in, given, look_up));
+    }
+    let lists = variables::Declared::default().resolve(built_in, given, look_up);
+    let book = expand::Book::new(&loaded.recorded, is_stored);
     for query in &mut loaded.queries {
         let filled = match (query.kind, query.dashboard) {
             (Kind::Panel, Some(index)) => dashboards[index].fill(&query.source, &mut query.notes),

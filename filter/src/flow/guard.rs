@@ -397,6 +397,78 @@ impl Walk<'_> {
         Ok(())
     }
 
+    /// What the streams of the metric at hand are measured under, but for their attributes, where a rule speaks of them and one was measured.
+    #[inline]
+    pub fn measured_under(&self) -> Option<Identity> {
+        self.guards.get(Ruled::Passes.slot()).and_then(Option::as_ref).map(|guard| guard.base)
+    }
+
+    /// A point that folds the short way was met.
+    #[inline]
+    pub fn meet_ruled(&mut self) {
+        if let Some(Some(guard)) = self.guards.get_mut(Ruled::Passes.slot()) {
+            guard.meet();
+        }
+    }
+
+    /// A point that a rule folds is met by a guard as well, which only measures.
+    fn meet_by_rule(&mut self, within: &MetricScope<'_>) {
+        let Some(resource) = within.labels.as_ref().filter(|_| self.is_guarding()) else { return };
+        let slot = Ruled::Passes.slot();
+        let guard = self.guards.get_mut(slot).and_then(Option::take).or_else(|| {
+            let name = within.metric.name.bytes(self.buf);
+            let kind = (within.intake, within.temporality);
+            self.guard(name, within.out, kind, Ruled::Passes, resource.clone())
+        });
+        if let (Some(mut guard), Some(slot)) = (guard, self.guards.get_mut(slot)) {
+            guard.meet();
+            *slot = Some(guard);
+        }
+    }
+
+    /// What a rule folds is measured: else nobody could tell whether the fold is still needed. `treat` finds the fate of the point, and on the way
+    /// the identity of its attributes; where it needs none, the point is none of a stream that would be measured.
+    pub fn measured(
+        &mut self,
+        seen: &Seen,
+        within: &MetricScope<'_>,
+        treat: impl FnOnce(&mut Self) -> Result<Fate, FlowError>,
+    ) -> Result<Fate, FlowError> {
+        if !self.is_guarding() {
+            return treat(self);
+        }
+        self.meet_by_rule(within);
+        self.s.dictionary.latest = None;
+        let fate = treat(self)?;
+        let slot = Ruled::Passes.slot();
+        if let Some(all) = self.s.dictionary.latest
+            && let Some(guard) = self.guards.get_mut(slot).and_then(Option::take)
+        {
+            self.measure_if_new(&guard, within, guard.base.plus(all), &seen.point.attributes)?;
+            if let Some(slot) = self.guards.get_mut(slot) {
+                *slot = Some(guard);
+            }
+        }
+        Ok(fate)
+    }
+
+    /// Does a budget fold this stream, or would it, were there no rule? Only of metrics that are contained: of others all is raw.
+    #[inline(never)]
+    pub fn is_contained(&mut self, seen: &Seen) -> Result<bool, FlowError> {
+        let guard = self.guards.get(Ruled::Passes.slot()).and_then(Option::as_ref);
+        let Some((base, metric)) = guard.map(|guard| (guard.base, guard.metric)) else { return Ok(false) };
+        let Some(registry) = &mut self.s.registry else { return Ok(false) };
+        let has_levels = registry.state().metrics.get(&metric).is_some_and(Metric::has_levels);
+        if self.plan.plan.budgets.is_none() || !has_levels || seen.point.is_stale() {
+            return Ok(false);
+        }
+        let attributes = seen.point.attributes;
+        let known =
+            self.s.dictionary.known_under(self.buf, &self.plan.hasher, PASS, |_| true, &attributes)?;
+        let Some(registry) = &mut self.s.registry else { return Ok(false) };
+        Ok(registry.look(base.plus(known.all).low()).is_none())
+    }
+
     /// The walk leaves the metric: what its guards have counted.
     pub fn leave_metric(&mut self) {
         for guard in self.guards.iter_mut().filter_map(Option::take) {

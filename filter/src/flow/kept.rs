@@ -123,6 +123,8 @@ pub struct Dictionary {
     /// Where in the batch a guess of the trail was right, until somebody asks.
     guessed: Span,
     heads: Heads,
+    /// Identity of all attributes of the point that was looked up last, until somebody takes it away.
+    pub latest: Option<Identity>,
 }
 
 impl Dictionary {
@@ -163,11 +165,14 @@ impl Dictionary {
     }
 
     /// For a point that has the attributes that were guessed: their identity, and its series, where that has points in this batch already.
-    /// `None` leaves everything to [`Dictionary::place`].
+    /// `None` leaves everything to [`Dictionary::place`], also where the identity is `wanted` for something else.
     #[inline(always)]
-    pub fn recall(&mut self, fold: usize) -> Option<(Identity, Place)> {
+    pub fn recall(&mut self, fold: usize, wanted: impl Fn(Identity) -> bool) -> Option<(Identity, Place)> {
         let base = self.bases.first().filter(|base| base.fold == fold)?;
         let known = self.trail.expected(fold)?;
+        if wanted(known.all) {
+            return None;
+        }
         let place = (*self.places.get(&base.id.plus(known.kept).plus(own(fold)))?)?;
         self.trail.pass_over();
         Some((known.all, place))
@@ -226,6 +231,19 @@ impl Dictionary {
 
     /// The identities of the attributes of a point under a fold; `keeps` says which of them it keeps.
     pub fn known_under(
+        &mut self,
+        buf: &[u8],
+        h: &Hasher,
+        fold: usize,
+        keeps: impl Fn(&[u8]) -> bool,
+        attributes: &Run,
+    ) -> Result<Known, WireError> {
+        let known = self.find_under(buf, h, fold, keeps, attributes)?;
+        self.latest = Some(known.all);
+        Ok(known)
+    }
+
+    fn find_under(
         &mut self,
         buf: &[u8],
         h: &Hasher,

@@ -140,7 +140,9 @@ impl Walk<'_> {
         let course = match plan.course(index) {
             Course::Pass => return self.unruled(&seen, within, Ruled::Passes),
             Course::Fold(fold) => Some(fold).filter(takes).map(Way::Fold),
-            Course::TopK(it) if takes(&&it.fold) => return self.ranked(&seen, within, (index, it)),
+            Course::TopK(it) if takes(&&it.fold) => {
+                return self.measured(&seen, within, |walk| walk.ranked(&seen, within, (index, it)));
+            }
             Course::TopK(_) => None,
             Course::Switch(it) => {
                 let sides = (it.before.as_ref().filter(takes), it.after.as_ref().filter(takes));
@@ -151,7 +153,16 @@ impl Walk<'_> {
             self.tally.unfoldable = self.tally.unfoldable.saturating_add(1);
             return self.unruled(&seen, within, Ruled::Passes);
         };
-        self.by(&seen, within, way)
+        self.measured(&seen, within, |walk| {
+            if let Way::Switch(switch, (None, Some(to))) = way
+                && UnixNanos(seen.point.time_ns) < switch.at
+                && walk.is_contained(&seen)?
+            {
+                // A budget folds it already: it has no raw series that could go on until the switch.
+                return walk.by(&seen, within, Way::Fold(to));
+            }
+            walk.by(&seen, within, way)
+        })
     }
 
     /// A point of which the way is known.

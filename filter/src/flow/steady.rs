@@ -7,6 +7,7 @@
 use super::points::observation;
 use super::{MetricScope, Walk};
 use crate::decode::UsualPoint;
+use crate::hash::Identity;
 use crate::kind::Intake;
 use crate::record::{Record, Temporality};
 use crate::route::{Compiled, Course, Fold};
@@ -26,9 +27,16 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Record a point of which everything is known already. False: it is not, or the point is none that folds.
+    /// Record a point of which everything is known already. False: it is not, or the point is none that folds. `measured`: what its stream is
+    /// measured under, but for its attributes, where anything is measured.
     #[inline(always)]
-    pub fn recorded_again(&mut self, span: Span, within: &MetricScope<'_>, fold: &Fold) -> bool {
+    pub fn recorded_again(
+        &mut self,
+        span: Span,
+        within: &MetricScope<'_>,
+        fold: &Fold,
+        measured: Option<Identity>,
+    ) -> bool {
         let Some(point) = UsualPoint::read(self.buf, span, self.s.dictionary.guess()) else { return false };
         let Some(observation) = observation(within.intake, (point.start_ns, point.time_ns), point.value)
         else {
@@ -37,7 +45,16 @@ impl<'a> Walk<'a> {
         if UnixNanos(point.time_ns) > self.ahead_after {
             return false;
         }
-        let Some((attributes_id, place)) = self.s.dictionary.recall(fold.number) else { return false };
+        let registry = &self.s.registry;
+        // The first point of a generation goes the long way, where it is measured.
+        let is_unseen = |all: Identity| {
+            measured.is_some_and(|base| {
+                registry.as_ref().is_some_and(|registry| !registry.measure.is_known(base.plus(all).low()))
+            })
+        };
+        let Some((attributes_id, place)) = self.s.dictionary.recall(fold.number, is_unseen) else {
+            return false;
+        };
         let Some(writer) = self.s.writers.get_mut(place.shard) else { return false };
         if writer.bytes() > self.record_bytes_max {
             return false;

@@ -54,8 +54,9 @@ fn plan(rng: &mut ChaCha8Rng) -> Plan {
                 r#""pipeline":"optimized","fold":{{"labels":{{"drop":{{"attributes":["l{n}"]}}}},"window":"10s","offset":"0s","delay":"10s"}}"#
             )
         };
+        let tenant = ["", "", r#""tenant":"t","#, r#""tenant":"u","#][rng.random_range(0..4)];
         rules.push(format!(
-            r#"{{"name":"n{n}","metric":{metric},"resource":[{resource}],"attributes":[{attributes}],{what}}}"#
+            r#"{{"name":"n{n}",{tenant}"metric":{metric},"resource":[{resource}],"attributes":[{attributes}],{what}}}"#
         ));
     }
     let text = format!(
@@ -106,7 +107,9 @@ proptest! {
             let raw = order.point(&point);
             let sum = order.sum(metric, Kind::Cumulative, &[raw]);
             let body = bytes_field(1, &order.resource(&pod, &[sum])).1;
-            let scanned = scan(&compiled, Framing::Plain, &arrived(&body), &mut scratch).unwrap();
+            let tenant: &[u8] = if rng.random() { b"t" } else { b"u" };
+            let batch = Batch { tenant, ..arrived(&body) };
+            let scanned = scan(&compiled, Framing::Plain, &batch, &mut scratch).unwrap();
 
             let resource = |key: &str| match key {
                 "pod" => Some(pod.as_bytes()),
@@ -119,7 +122,7 @@ proptest! {
                 "zone" => Some(&b"z"[..]),
                 _ => None,
             };
-            let rule = compiled.plan.rule_for(metric.as_bytes(), resource, attributes);
+            let rule = compiled.plan.rule_for(tenant, metric.as_bytes(), resource, attributes);
             let wanted = rule.and_then(|(_, r)| r.fold.as_ref()).map(|f| f.labels.mark().into_bytes());
             let met = scanned.messages.first().map(|(_, m)| {
                 Message::read(m).unwrap().heads().next().unwrap().unwrap().mark.to_vec()

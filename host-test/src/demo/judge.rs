@@ -134,7 +134,7 @@ fn judge_metric(name: &str, truth: &Truth, books: &Books, plan: &Plan, findings:
     let empty = MetricBook::default();
     let sent = truth.books.metric(name).unwrap_or(&empty);
     let received = books.metric(name).unwrap_or(&empty);
-    let rule = plan.rule_for(name.as_bytes(), |_| None, |_| None).map(|(_, rule)| rule);
+    let rule = plan.rule_for(b"", name.as_bytes(), |_| None, |_| None).map(|(_, rule)| rule);
     let fold = rule.filter(|rule| rule.pipeline == Pipeline::Optimized).and_then(|rule| rule.fold.as_ref());
     let fold = fold.filter(|fold| sent.kinds.iter().all(|kind| is_folded(*kind, fold)));
     let mut failures = Vec::new();

@@ -32,7 +32,7 @@ fn folded(truth: &Truth, plan: &Plan, tamper: i64) -> Books {
     let mut out = Books::new(truth.books.config.clone());
     let mut tamper = tamper;
     for ((tenant, name), book) in &truth.books.metrics {
-        let rule = plan.rule_for(name.as_bytes(), |_| None, |_| None).map(|(_, rule)| rule);
+        let rule = plan.rule_for(b"", name.as_bytes(), |_| None, |_| None).map(|(_, rule)| rule);
         let mut folded = MetricBook { kinds: book.kinds.clone(), ..MetricBook::default() };
         if let Some(fold) = rule.and_then(|rule| rule.fold.as_ref()) {
             fold_metric(&book.raw, &mut folded.folded, (fold, plan), &mut tamper);

@@ -1,0 +1,326 @@
+//! Reports in: of every worker of every process the one in force.
+//!
+//! Enters: the bytes of one report, and now. Leaves: [`Taken`], or a [`Refusal`] with its [`Reason`], the field, its value and what is allowed; a refused
+//! report changes nothing. What is held is a function of the *set* of reports that came, never of their order, as long as they fit.
+//!
+//! Of a worker's reports the one with the later start is in force, then the one with the higher sequence; the others are refused as replayed or reordered, so
+//! that taking is idempotent and whoever serves it can say why. Silence is measured by the times that reports bear, not by their arrival: two control
+//! hosts that hear the same decide the same.
+//!
+//! Memory: reports are held as they came and read one process at a time when somebody asks ([`Collector::processes`]): read, the reports of a thousand
+//! gateways would take several times their bytes. Bounded by the policy's `reports.bytes_max` and [`WORKERS_MAX`]. When there is no room the silent are
+//! forgotten early, then new workers are refused.
+
+use crate::policy::Policy;
+use phoenix_filter::route::Compiled;
+use phoenix_report::Report;
+use phoenix_report::fleet::WORKERS_MAX;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Memory of a held report beside its bytes.
+const HELD_BYTES: u64 = 256;
+
+/// What became of a report that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Taken {
+    /// The first of its worker.
+    First,
+    /// In force, in the place of an older one.
+    Newer,
+}
+
+/// Why a report is not taken, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// More bytes or parts than a report may have.
+    TooLarge,
+    /// Another version of the format.
+    Version,
+    /// Made after now.
+    Future,
+    /// Not what the format says, or out of its ranges.
+    Malformed,
+    /// Made under another hash key: its sketches say nothing beside ours.
+    Key,
+    /// So old that its embedder would be forgotten.
+    Late,
+    /// This very report is in force.
+    Replayed,
+    /// A newer one of this worker is in force.
+    Reordered,
+    /// Another report with the same number is in force: two workers use one name.
+    Conflict,
+    /// One of a process that began later is in force under this name.
+    Superseded,
+    /// There is no room.
+    Full,
+}
+
+impl Reason {
+    /// Is it what a network does, and nobody's fault?
+    pub fn is_usual(self) -> bool {
+        matches!(self, Reason::Late | Reason::Replayed | Reason::Reordered)
+    }
+
+    /// The word, as JSON and metrics have it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Reason::TooLarge => "too_large",
+            Reason::Version => "version",
+            Reason::Future => "future",
+            Reason::Malformed => "malformed",
+            Reason::Key => "key",
+            Reason::Late => "late",
+            Reason::Replayed => "replayed",
+            Reason::Reordered => "reordered",
+            Reason::Conflict => "conflict",
+            Reason::Superseded => "superseded",
+            Reason::Full => "full",
+        }
+    }
+}
+
+/// Why a report is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// In a word.
+    pub reason: Reason,
+    /// Which field; `report` is the whole.
+    pub field: String,
+    /// What stood there.
+    pub value: String,
+    /// What may stand there.
+    pub allowed: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Refusal { reason, field, value, allowed } = self;
+        write!(f, "report refused ({}): field {field}: {value}; allowed: {allowed}", reason.word())
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl Refusal {
+    fn new(reason: Reason, field: &str, value: impl fmt::Display, allowed: impl Into<String>) -> Refusal {
+        Refusal { reason, field: field.to_owned(), value: value.to_string(), allowed: allowed.into() }
+    }
+}
+
+/// What the policy says about reports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Fingerprint of the hash key of all plans.
+    pub key: u64,
+    /// Bytes that are held.
+    pub bytes_max: u64,
+    /// An embedder that is silent for so long is forgotten, in nanoseconds.
+    pub forget_after_ns: u64,
+}
+
+impl Settings {
+    /// As a policy has them.
+    pub fn of(policy: &Policy) -> Settings {
+        Settings {
+            key: Compiled::new(policy.plan.plan(1)).key,
+            bytes_max: policy.reports.bytes_max,
+            forget_after_ns: policy.reports.forget_after.as_nanos(),
+        }
+    }
+}
+
+/// The report of a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Held {
+    start_ns: u64,
+    sequence: u64,
+    time_ns: u64,
+    bytes: Vec<u8>,
+}
+
+/// The reports in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collector {
+    settings: Settings,
+    processes: BTreeMap<String, BTreeMap<u64, Held>>,
+    bytes: u64,
+    workers: usize,
+}
+
+impl Collector {
+    /// None yet.
+    pub fn new(settings: Settings) -> Collector {
+        Collector { settings, processes: BTreeMap::new(), bytes: 0, workers: 0 }
+    }
+
+    /// Another policy. Under another key all that is held is forgotten.
+    pub fn configure(&mut self, settings: Settings) {
+        if settings.key != self.settings.key {
+            *self = Collector::new(settings);
+        } else {
+            self.settings = settings;
+        }
+    }
+
+    /// Takes a report. `now_ns` is the clock of whoever serves this.
+    ///
+    /// # Errors
+    /// A [`Refusal`]; then nothing has changed.
+    pub fn take(&mut self, bytes: &[u8], now_ns: u64) -> Result<Taken, Refusal> {
+        let report = phoenix_report::read(bytes, now_ns).map_err(|error| worded(error, bytes.len()))?;
+        if report.key != self.settings.key {
+            let allowed = format!("{:016x}, the fingerprint of the policy's key", self.settings.key);
+            return Err(Refusal::new(Reason::Key, "key", format!("{:016x}", report.key), allowed));
+        }
+        let age_ns = now_ns.saturating_sub(report.time_unix_nano);
+        if age_ns > self.settings.forget_after_ns {
+            let allowed = format!("up to {} s old", self.settings.forget_after_ns / 1_000_000_000);
+            let value = format!("{} s old", age_ns / 1_000_000_000);
+            return Err(Refusal::new(Reason::Late, "time_unix_nano", value, allowed));
+        }
+        let before = self.processes.get(&report.process).and_then(|workers| workers.get(&report.worker));
+        if let Some(held) = before {
+            compare(held, &report, bytes)?;
+        }
+        let (taken, freed) = match before {
+            Some(held) => (Taken::Newer, held.bytes.len() as u64),
+            None => (Taken::First, 0),
+        };
+        self.make_room(taken, (bytes.len() as u64 + HELD_BYTES).saturating_sub(freed), now_ns)?;
+        let held = Held {
+            start_ns: report.start_time_unix_nano,
+            sequence: report.sequence,
+            time_ns: report.time_unix_nano,
+            bytes: bytes.to_vec(),
+        };
+        self.processes.entry(report.process).or_default().insert(report.worker, held);
+        self.count();
+        Ok(taken)
+    }
+
+    /// Is there room for so many bytes more? The silent are forgotten for it.
+    fn make_room(&mut self, taken: Taken, bytes: u64, now_ns: u64) -> Result<(), Refusal> {
+        let fits = |this: &Collector| {
+            let workers = this.workers + usize::from(taken == Taken::First);
+            (workers <= WORKERS_MAX && this.bytes + bytes <= this.settings.bytes_max, workers)
+        };
+        if fits(self).0 {
+            return Ok(());
+        }
+        let silent: u64 = self.processes.values().filter(|it| self.is_forgotten(it, now_ns)).map(size).sum();
+        if silent == 0 {
+            let Settings { bytes_max, .. } = self.settings;
+            let (value, allowed) = match fits(self).1 {
+                workers if workers > WORKERS_MAX => {
+                    (format!("of worker {workers}"), format!("{WORKERS_MAX} workers"))
+                }
+                _ => (
+                    format!("{bytes} bytes beside {}", self.bytes),
+                    format!("reports.bytes_max, {bytes_max} bytes of all"),
+                ),
+            };
+            return Err(Refusal::new(Reason::Full, "report", value, allowed));
+        }
+        self.forget(now_ns);
+        self.make_room(taken, bytes, now_ns)
+    }
+
+    /// Forgets embedders that have been silent for too long; their names. Nobody has to call it: they count no more anyway.
+    pub fn forget(&mut self, now_ns: u64) -> Vec<String> {
+        let silent = |it: &BTreeMap<u64, Held>| self.is_forgotten(it, now_ns);
+        let gone: Vec<String> =
+            self.processes.iter().filter(|(_, it)| silent(it)).map(|(name, _)| name.clone()).collect();
+        for name in &gone {
+            self.processes.remove(name);
+        }
+        self.count();
+        gone
+    }
+
+    fn is_forgotten(&self, workers: &BTreeMap<u64, Held>, now_ns: u64) -> bool {
+        now_ns.saturating_sub(newest(workers)) > self.settings.forget_after_ns
+    }
+
+    fn count(&mut self) {
+        self.workers = self.processes.values().map(BTreeMap::len).sum();
+        self.bytes = self.processes.values().map(size).sum();
+    }
+
+    /// Bytes that are held, about.
+    pub fn held_bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Processes that are held.
+    pub fn len(&self) -> usize {
+        self.processes.len()
+    }
+
+    /// Is there none?
+    pub fn is_empty(&self) -> bool {
+        self.processes.is_empty()
+    }
+
+    /// Every process that is not forgotten, by name, with the reports of its workers in their order: read when it is its turn, and then let go.
+    pub fn processes(&self, now_ns: u64) -> impl Iterator<Item = (&str, Vec<Report>)> {
+        self.processes.iter().filter(move |(_, workers)| !self.is_forgotten(workers, now_ns)).map(
+            |(name, workers)| {
+                let read = |held: &Held| prost::Message::decode(held.bytes.as_slice()).ok();
+                (name.as_str(), workers.values().filter_map(read).collect())
+            },
+        )
+    }
+}
+
+/// When a process said something last.
+fn newest(workers: &BTreeMap<u64, Held>) -> u64 {
+    workers.values().map(|held| held.time_ns).max().unwrap_or(0)
+}
+
+fn size(workers: &BTreeMap<u64, Held>) -> u64 {
+    workers.values().map(|held| held.bytes.len() as u64 + HELD_BYTES).sum()
+}
+
+/// Is a report to be in force in the place of another of its worker?
+fn compare(held: &Held, report: &Report, bytes: &[u8]) -> Result<(), Refusal> {
+    let in_force = format!("more than {}, which is in force", held.sequence);
+    if report.start_time_unix_nano < held.start_ns {
+        let allowed = format!("{} or later: a process under this name began then", held.start_ns);
+        return Err(Refusal::new(
+            Reason::Superseded,
+            "start_time_unix_nano",
+            report.start_time_unix_nano,
+            allowed,
+        ));
+    }
+    if report.start_time_unix_nano > held.start_ns || report.sequence > held.sequence {
+        return Ok(());
+    }
+    if report.sequence < held.sequence {
+        return Err(Refusal::new(Reason::Reordered, "sequence", report.sequence, in_force));
+    }
+    if bytes == held.bytes {
+        return Err(Refusal::new(Reason::Replayed, "sequence", report.sequence, in_force));
+    }
+    // Two that say they are the same and are not: whatever is chosen, it must not depend on which came first.
+    if (report.time_unix_nano, bytes) > (held.time_ns, held.bytes.as_slice()) {
+        return Ok(());
+    }
+    Err(Refusal::new(Reason::Conflict, "sequence", report.sequence, in_force))
+}
+
+/// The refusal of the reader, with its reason.
+fn worded(error: phoenix_report::Refusal, len: usize) -> Refusal {
+    let phoenix_report::Refusal { field, value, allowed } = error;
+    let reason = match field.as_str() {
+        "schema" => Reason::Version,
+        "time_unix_nano" => Reason::Future,
+        "report" if len > phoenix_report::read::BYTES_MAX || value.ends_with(" parts") => Reason::TooLarge,
+        _ => Reason::Malformed,
+    };
+    Refusal { reason, field, value, allowed }
+}
