@@ -4,7 +4,8 @@
 //! was refused, something could not be read, answers differ or a total is not conserved, 2 for wrong arguments or when there was nothing to compare.
 
 use crate::{
-    capture, explain, generate, plan_commands, policy_commands, replay, report, simulate, top, verify,
+    ask, capture, control, explain, generate, plan_commands, policy_commands, replay, report, simulate, top,
+    verify,
 };
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -20,6 +21,65 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// The control host: reports in, decisions, plans out. Runs until it is told to stop.
+    Control(Box<control::Arguments>),
+    /// How is the control host, what do its embedders have, what waits for approval?
+    Status(ask::Arguments),
+    /// What was decided, newest first, each with a sentence.
+    Decisions {
+        #[command(flatten)]
+        ask: ask::Arguments,
+        /// So many.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+    },
+    /// Why is a metric treated as it is: its labels, and what was decided.
+    Explain {
+        #[command(flatten)]
+        ask: ask::Arguments,
+        /// Name of the metric.
+        metric: String,
+    },
+    /// Let a decision that waits for approval be carried out.
+    Approve {
+        #[command(flatten)]
+        ask: ask::Arguments,
+        /// Its id, from `phoenix status`.
+        id: String,
+    },
+    /// A copy of the control host's state while it runs, into a new file.
+    Backup {
+        #[command(flatten)]
+        ask: ask::Arguments,
+        /// The file.
+        out: PathBuf,
+    },
+    /// The audit log.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Make certificates for development: an authority, the control host's, embedders', people's. Its key is not kept: a set is made as a whole.
+    Certs {
+        /// Folder, made if there is none.
+        #[arg(long, value_name = "FOLDER")]
+        out: PathBuf,
+        /// A name or address under which the control host is reached; localhost and 127.0.0.1 when left out.
+        #[arg(long = "host", value_name = "NAME")]
+        hosts: Vec<String>,
+        /// An embedder, by the name that access gives a role.
+        #[arg(long = "embedder", value_name = "NAME")]
+        embedders: Vec<String>,
+        /// A person, likewise.
+        #[arg(long = "person", value_name = "NAME")]
+        people: Vec<String>,
+        /// Days that they are good for.
+        #[arg(long, default_value_t = phoenix_serve::certs::DAYS)]
+        days: u32,
+    },
+    /// Completions for a shell, to standard output.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
     /// Plans: what the module enforces.
     #[command(subcommand)]
     Plan(PlanCommand),
@@ -58,7 +118,27 @@ enum PolicyCommand {
 }
 
 #[derive(Subcommand)]
+enum AuditCommand {
+    /// Is every line what it was? Exit status 0: yes; 1: no, with the first line that does not fit.
+    Verify {
+        /// The log: the state's file with .audit.jsonl behind it.
+        file: PathBuf,
+        /// A hash that was noted elsewhere and must be in it: without it lines cut off at the end are not found.
+        #[arg(long, value_name = "HASH")]
+        head: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
 enum PlanCommand {
+    /// The plan of an embedder, from a control host; with its key, so for an admin.
+    Show {
+        #[command(flatten)]
+        ask: ask::Arguments,
+        /// Id of the node; left out, the plan of those who are not known.
+        #[arg(default_value = "")]
+        node: String,
+    },
     /// Check plans, bare or wrapped as {"plan": …, "envoy": …}; exit status 1 if one is refused.
     Check {
         /// Files with a plan each; - is standard input.
@@ -95,6 +175,31 @@ pub fn run() -> ExitCode {
                 eprintln!("{error:#}");
                 ExitCode::from(2)
             });
+        }
+        Command::Control(arguments) => return reported(control::run(&arguments)),
+        Command::Status(ask) => return reported(ask::status(&ask)),
+        Command::Decisions { ask, limit } => return reported(ask::decisions(&ask, limit)),
+        Command::Explain { ask, metric } => return reported(ask::explain(&ask, &metric)),
+        Command::Approve { ask, id } => return reported(ask::approve(&ask, &id)),
+        Command::Backup { ask, out } => return reported(ask::backup(&ask, &out)),
+        Command::Plan(PlanCommand::Show { ask, node }) => return reported(ask::plan(&ask, &node)),
+        Command::Audit(AuditCommand::Verify { file, head }) => {
+            phoenix_serve::audit::verify(&file, head.as_deref()).map(|head| {
+                println!("{}: {} lines, whole; the last has {}", file.display(), head.lines, head.hash)
+            })
+        }
+        Command::Certs { out, hosts, embedders, people, days } => {
+            let mut wish = phoenix_serve::certs::Wish { embedders, people, days, ..Default::default() };
+            if !hosts.is_empty() {
+                wish.hosts = hosts;
+            }
+            phoenix_serve::certs::make(&out, &wish)
+                .map(|made| made.iter().for_each(|path| println!("{}", path.display())))
+        }
+        Command::Completions { shell } => {
+            let mut command = <Arguments as clap::CommandFactory>::command();
+            clap_complete::generate(shell, &mut command, "phoenix", &mut std::io::stdout());
+            Ok(())
         }
         Command::Replay(arguments) => return reported(replay::run(&arguments)),
         Command::Capture(arguments) => return reported(capture::run(&arguments)),

@@ -18,8 +18,10 @@ pub mod policy;
 /// The whole loop in virtual time.
 pub mod simulate;
 
+mod ask;
 mod capture;
 mod command_line;
+mod control;
 mod explain;
 mod folder;
 mod generate;

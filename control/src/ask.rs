@@ -1,0 +1,202 @@
+//! `phoenix status`, `explain`, `plan show`, `approve`: questions to a control host, as tables or as JSON.
+//!
+//! Enters: the address of the control host, plain HTTP; a bearer token from `PHOENIX_TOKEN`. Leaves: a table, or with `--json` the answer as it came. Over TLS ask with a
+//! client of your own until this one speaks it ([docs/control.md](../../docs/control.md)).
+
+use crate::show::{clean, count, table};
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use serde_json::Value;
+use std::io::Read as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Longest answer, bytes.
+const ANSWER_MAX: u64 = 64 << 20;
+
+/// Where the control host is, and how it is to be shown.
+#[derive(Args, Clone, Debug)]
+pub struct Arguments {
+    /// The control host.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:18443")]
+    control: String,
+    /// The answer as it came.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    /// The answer, which is good.
+    fn bytes(&self, method: &str, path: &str) -> Result<Vec<u8>> {
+        let url = format!("{}{path}", self.control.trim_end_matches('/'));
+        let config = ureq::Agent::config_builder().http_status_as_error(false);
+        let agent: ureq::Agent = config.timeout_global(Some(Duration::from_secs(30))).build().into();
+        let mut request = http::Request::builder().method(method).uri(&url);
+        if let Some(token) = std::env::var("PHOENIX_TOKEN").ok().filter(|token| !token.is_empty()) {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let mut answer = agent.run(request.body(())?).with_context(|| url.clone())?;
+        let mut bytes = Vec::new();
+        let body = answer.body_mut().as_reader();
+        body.take(ANSWER_MAX).read_to_end(&mut bytes).with_context(|| url.clone())?;
+        let status = answer.status();
+        if !status.is_success() {
+            let said: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+            let plain = String::from_utf8_lossy(&bytes);
+            bail!("{url}: {status}: {}", said["error"].as_str().unwrap_or(plain.trim()));
+        }
+        Ok(bytes)
+    }
+
+    fn ask(&self, method: &str, path: &str) -> Result<Value> {
+        serde_json::from_slice(&self.bytes(method, path)?).with_context(|| format!("{path}: no JSON"))
+    }
+
+    fn show(&self, body: &Value, table: impl FnOnce(&Value)) -> ExitCode {
+        if self.json {
+            println!("{body:#}");
+        } else {
+            table(body);
+        }
+        ExitCode::SUCCESS
+    }
+}
+
+fn text<'v>(value: &'v Value, field: &str) -> &'v str {
+    value[field].as_str().unwrap_or("")
+}
+
+/// A number of series.
+fn series(value: &Value) -> String {
+    count(value["value"].as_f64().or(value.as_f64()).unwrap_or(0.0).round() as u64)
+}
+
+/// How is the loop?
+pub fn status(arguments: &Arguments) -> Result<ExitCode> {
+    let body = arguments.ask("GET", "/api/v1/status")?;
+    Ok(arguments.show(&body, |body| {
+        println!("mode {}, plan {}, turn {}", text(body, "mode"), body["plan_version"], body["turns"]);
+        for (name, what) in [("policy_trouble", "policy refused"), ("turns_failed", "turns failed")] {
+            if !matches!(&body[name], Value::Null) && body[name] != 0 {
+                println!(
+                    "{what}: {}",
+                    body[name].as_str().map_or_else(|| body[name].to_string(), str::to_owned)
+                );
+            }
+        }
+        let tenants = body["tenants"].as_object().into_iter().flatten().map(|(name, it)| {
+            let budget = it["budget"].as_u64().map_or_else(|| "-".to_owned(), count);
+            vec![clean(name), series(&it["active"]), budget, series(&it["growth"])]
+        });
+        println!(
+            "\n{}",
+            table(&["tenant", "active", "budget", "growth"], &[0], tenants.collect(), Vec::new())
+        );
+        let nodes = body["nodes"].as_array().into_iter().flatten().map(|it| {
+            let said = &it["said"];
+            let refused = match said["refused"].as_array() {
+                Some(of) => format!("{}: {}", of[0].as_str().unwrap_or(""), of[2].as_str().unwrap_or("")),
+                None => "-".to_owned(),
+            };
+            let connected = if said["is_connected"] == true { "yes" } else { "no" };
+            let has = said["taken"][0].as_str().unwrap_or("-");
+            [text(it, "id"), text(said, "by"), connected, has, &refused].map(clean).to_vec()
+        });
+        let head = ["node", "by", "connected", "has", "refused"];
+        println!("\n{}", table(&head, &[0, 1, 2, 3, 4], nodes.collect(), Vec::new()));
+        for id in body["waiting"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            println!("\nwaits for approval: phoenix approve {id}");
+        }
+    }))
+}
+
+/// What was decided?
+pub fn decisions(arguments: &Arguments, limit: usize) -> Result<ExitCode> {
+    let body = arguments.ask("GET", &format!("/api/v1/decisions?limit={limit}"))?;
+    Ok(arguments.show(&body, |body| {
+        for it in body.as_array().into_iter().flatten() {
+            sentence(&it["decision"]);
+        }
+    }))
+}
+
+fn sentence(decision: &Value) {
+    let outcome = decision["outcome"]["outcome"].as_str().unwrap_or("").replace('_', " ");
+    let at = decision["at_ns"].as_u64().unwrap_or(0);
+    let at = chrono::DateTime::from_timestamp_nanos(at.cast_signed());
+    println!(
+        "{}  {}  {outcome}\n  {}",
+        at.format("%Y-%m-%dT%H:%M:%SZ"),
+        text(decision, "id"),
+        text(decision, "sentence")
+    );
+}
+
+/// Why is a metric treated as it is?
+pub fn explain(arguments: &Arguments, metric: &str) -> Result<ExitCode> {
+    let body = arguments.ask("GET", &format!("/api/v1/metrics/{}", encoded(metric)))?;
+    Ok(arguments.show(&body, |body| {
+        for tenant in body["tenants"].as_array().into_iter().flatten() {
+            println!("{} of {:?}", metric, text(tenant, "tenant"));
+            let mut labels = Vec::new();
+            for it in tenant["types"].as_array().into_iter().flatten() {
+                println!("  {}: {} active series", text(it, "kind"), series(&it["active"]));
+                for label in it["labels"].as_array().into_iter().flatten() {
+                    let of = if label["resource"] == true { "resource" } else { "point" };
+                    let key = clean(text(label, "key"));
+                    labels.push(vec![
+                        key,
+                        of.to_owned(),
+                        series(&label["values"]),
+                        series(&label["without"]),
+                    ]);
+                }
+            }
+            println!(
+                "{}",
+                table(&["label", "of", "values", "series without it"], &[0, 1], labels, Vec::new())
+            );
+        }
+        for it in body["decisions"].as_array().into_iter().flatten() {
+            sentence(it);
+        }
+    }))
+}
+
+/// Lets a decision that waits be carried out.
+pub fn approve(arguments: &Arguments, id: &str) -> Result<ExitCode> {
+    let body = arguments.ask("POST", &format!("/api/v1/decisions/{}/approve", encoded(id)))?;
+    Ok(arguments.show(&body, |body| println!("approved: {}", text(body, "approved"))))
+}
+
+/// The plan of a node.
+pub fn plan(arguments: &Arguments, node: &str) -> Result<ExitCode> {
+    let body = arguments.ask("GET", &format!("/api/v1/plan?node={}", encoded(node)))?;
+    println!("{body:#}");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A copy of the state, into a new file.
+pub fn backup(arguments: &Arguments, out: &std::path::Path) -> Result<ExitCode> {
+    let bytes = arguments.bytes("GET", "/api/v1/backup")?;
+    let name = || out.display().to_string();
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(out).with_context(name)?;
+    std::io::Write::write_all(&mut file, &bytes).and_then(|()| file.sync_all()).with_context(name)?;
+    println!(
+        "{}: {} bytes; to restore it, stop phoenix control and give it this file as --state",
+        out.display(),
+        bytes.len()
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Percent-encoded (RFC 3986): all but what is unreserved.
+fn encoded(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut out, byte| {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+        out
+    })
+}
