@@ -4,6 +4,7 @@
 //! log, which stays whole. What it does not prove: embedders (see `control_envoy.rs`), TLS (see `phoenix-serve`).
 
 #[path = "stages/tools.rs"]
+#[allow(dead_code, reason = "a part of it")]
 mod tools;
 
 use phoenix_control::policy::Policy;
