@@ -185,7 +185,10 @@ impl<'e> Units<'e> {
             };
             let before = |key: &LabelKey| unit.baseline_without.get(key).copied();
             let without = if is_frozen {
-                unit.baseline_without.iter().map(|(key, without)| (key.clone(), *without)).collect()
+                unit.baseline_without
+                    .iter()
+                    .map(|(key, without)| (key.clone(), super::record::kept(*without)))
+                    .collect()
             } else {
                 // A label that is new leaves all that was usual.
                 let of = |(key, label): (&LabelKey, &Label)| {
