@@ -107,6 +107,8 @@ pub struct MetricEstimate {
     pub overlap: Overlap,
     /// What its streams would cost a month, were all of them stored.
     pub cost: Priced,
+    /// Embedders that list labels of it at all.
+    pub listing: u32,
     /// By key.
     pub labels: Vec<LabelEstimate>,
     /// Of each embedder.
@@ -142,6 +144,12 @@ pub struct LabelEstimate {
     pub values: Number,
     /// Distinct series that would remain without it.
     pub without: Number,
+    /// Embedders all of whose workers list it, as far as they list labels at all.
+    pub listed_by: u32,
+    /// The most distinct values in one embedder, and the sum over all of them.
+    pub values_most: f64,
+    /// See `values_most`.
+    pub values_sum: f64,
     /// Series that would be written without it, by all embedders together.
     pub written: f64,
     /// Never folded by a budget, an embedder says.

@@ -97,6 +97,15 @@ impl<const N: usize> Generations<N> {
         all
     }
 
+    /// The newest of them alone.
+    fn last<const M: usize>(&self) -> Generations<M> {
+        let mut some = Generations::default();
+        for (to, from) in some.by_age.iter_mut().zip(&self.by_age) {
+            to.clone_from(from);
+        }
+        some
+    }
+
     /// What the current generation added.
     pub fn growth(&self) -> f64 {
         (self.union().estimate() - self.previous().estimate()).max(0.0)
@@ -121,7 +130,7 @@ pub struct MeasuredLabel {
     pub is_resource: bool,
     /// Its values.
     pub values: Generations<2>,
-    /// The metric's series without it.
+    /// The metric's series without it, those that never had it included.
     pub without: Generations<2>,
     /// Values with the most streams, once there are many.
     pub heavy: Option<Heavy>,
@@ -244,13 +253,15 @@ impl Measure {
             labels: Vec::new(),
             points: 0,
         });
-        it.active.insert(hash);
         if !room {
+            it.active.insert(hash);
             // Its own number still holds; what its labels would take is not there.
             self.unmeasured = self.unmeasured.saturating_add(1);
             return;
         }
         let mut next = 0_usize;
+        // Which of the known labels it has.
+        let mut has = 0_u64;
         for label in labels {
             // Streams of a metric bring their labels in one order.
             let is =
@@ -264,7 +275,8 @@ impl Measure {
                         key: label.key.into(),
                         is_resource: label.is_resource,
                         values: Generations::default(),
-                        without: Generations::default(),
+                        // Streams that came before had no such label: all of them remain without it.
+                        without: it.active.last(),
                         heavy: None,
                         inserted: 0,
                     });
@@ -272,6 +284,7 @@ impl Measure {
                 })
             });
             next = at.map_or(next, |at| at.saturating_add(1));
+            has |= at.and_then(|at| 1_u64.checked_shl(u32::try_from(at).ok()?)).unwrap_or(0);
             let Some(known) = at.and_then(|at| it.labels.get_mut(at)) else {
                 self.unmeasured = self.unmeasured.saturating_add(1);
                 continue;
@@ -287,6 +300,12 @@ impl Measure {
                 None => {}
             }
         }
+        for (at, other) in it.labels.iter_mut().enumerate() {
+            if has.wrapping_shr(u32::try_from(at).unwrap_or(u32::MAX)) & 1 == 0 {
+                other.without.insert(hash);
+            }
+        }
+        it.active.insert(hash);
         it.adds = it.adds.wrapping_add(1);
         // Few streams at first, so that many metrics with few are counted; a sketch that is dense does not grow.
         if it.adds <= 4 || it.adds & 31 == 0 {

@@ -556,3 +556,28 @@ fn what_a_budget_folds_is_never_raw_before_a_switch_of_a_rule() {
     assert_eq!(p.raw.len(), 40);
     assert_eq!(p.total(), sent, "every increment once");
 }
+
+#[test]
+fn series_that_never_had_a_label_remain_without_it() {
+    let wide = plan(&SMALL.replace("100", "10000"));
+    let mut p = Process::new(&wide, 1);
+    let now = T0 + 10;
+    // Forty without a user, in ten methods; then two hundred users with a method that nobody has.
+    let points: Vec<Point> = (0..40).map(|n| base(n, now, 1)).collect();
+    p.send(0, "t", now, &counter("requests", "a", &points));
+    let points: Vec<Point> = (0..200).map(|n| leak(n, T0 + 1, now, 1)).collect();
+    p.send(0, "t", now, &counter("requests", "a", &points));
+    let without = |p: &mut Process, key: &[u8]| {
+        let registry = p.engine.registry(0).unwrap();
+        let (_, metric) = registry.measure.metrics().next().unwrap();
+        let label = metric.labels.iter().find(|label| *label.key == *key).unwrap();
+        label.without.union().estimate()
+    };
+    assert_eq!(without(&mut p, b"user_id"), 44.0, "forty, and four routes without a method");
+    // The other way round, and one more that comes late.
+    let points: Vec<Point> = (40..80).map(|n| base(n, now, 1)).collect();
+    p.send(0, "t", now, &counter("requests", "a", &points));
+    assert_eq!(without(&mut p, b"user_id"), 84.0);
+    let methods = without(&mut p, b"method");
+    assert!((190.0..220.0).contains(&methods), "two hundred users, and four routes: {methods}");
+}

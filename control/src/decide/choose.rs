@@ -2,7 +2,7 @@
 //!
 //! Enters: units and scopes. Leaves: labels added to what units want, and a [`Wish`] for each unit that changed or for each budget that nothing helps. The
 //! objective is lexicographic ([decision 20](../../../../docs/decisions/0020-what-decide-minimises.md)): first the weight of declared queries that
-//! lose their answer, then the series that are lost, where series beyond what is usual for a metric count a tenth.
+//! lose their answer, then the usual series that are lost: what a label that is new has made is not usual.
 //!
 //! With fixed savings that is a minimum knapsack, for which greedy by saving per cost, finished at every step by the cheapest single move that
 //! suffices, is within twice the best (Csirik and others, *Heuristics for the 0-1 min-knapsack problem*, 1991). Savings here shrink as
@@ -177,7 +177,7 @@ fn moves(units: &Units<'_>, index: usize, is_free: bool) -> Vec<Move> {
     }
     let of = |labels: Folded| {
         let after = unit.remaining(&unit.wanted.union(&labels).cloned().collect());
-        let (used, lost) = (unit.use_of(&labels), unit.lost(before, after));
+        let (used, lost) = (unit.use_of(&labels), unit.lost(&labels, before, after));
         (after < before).then_some(Move { unit: index, labels, saved: before - after, used, lost })
     };
     sets.into_iter().filter(|set| set.len() <= room).filter_map(of).collect()
@@ -216,10 +216,11 @@ fn less(a: (u64, f64), b: (u64, f64)) -> bool {
     a.0 < b.0 || (a.0 == b.0 && a.1 < b.1)
 }
 
-/// The cheaper first; of equal ones that with fewer labels, then by name, so that order never depends on chance.
+/// The cheaper first; of equal ones that which saves more, since what explodes now is more in a minute; then by name, so that order never depends on chance.
 fn cheaper(a: &Move, b: &Move) -> std::cmp::Ordering {
     (a.used.cmp(&b.used))
         .then(a.lost.total_cmp(&b.lost))
+        .then(b.saved.total_cmp(&a.saved))
         .then(a.labels.len().cmp(&b.labels.len()))
         .then_with(|| (a.unit, &a.labels).cmp(&(b.unit, &b.labels)))
 }

@@ -198,7 +198,8 @@ fn budgets(
 ) -> Option<Budgets> {
     let others = policy.tenants.iter().find(|it| it.name.is_none());
     let others = others.filter(|it| it.mode.unwrap_or(policy.mode) == Mode::Auto);
-    if shares.tenants.is_empty() && others.is_none() {
+    // Before anybody has reported nobody knows who needs what, and how many there will be.
+    if estimates.embedders.is_empty() || (shares.tenants.is_empty() && others.is_none()) {
         return None;
     }
     let parts = estimates.embedders.len() as u64 + 2;
@@ -249,7 +250,8 @@ fn budgets(
         metrics,
         protected_labels: protected.to_vec(),
         dwell: policy.change.dwell,
-        restore_below_percent: policy.change.restore_below_percent,
+        // An embedder's share is hardly more than it needs: below the threshold of the fleet nothing would ever come back in it.
+        restore_below_percent: policy.change.aim_percent,
         switch_lead: policy.change.switch_lead,
         fold: policy.fold.clone(),
     })

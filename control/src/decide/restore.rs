@@ -2,7 +2,8 @@
 //!
 //! Enters: units and scopes after [`super::choose`]. Leaves: labels taken from what units want. A label comes back when all budgets of its metric would stay below
 //! `restore_below_percent` with it, which is less than where folding aims: between the two nothing changes. Whole metrics first, then labels by
-//! use. And what several embedders see for a whole period is not folded any more, whatever the budgets say: it would inflate.
+//! use. The folded series stand beside the raw ones until every stream of before is forgotten; to wait for room for both would be to wait for ever, where half a budget
+//! folds into the other half. And what several embedders see for a whole period is not folded any more, whatever the budgets say: it would inflate.
 
 use super::choose::Wish;
 use super::scope::Scopes;

@@ -42,6 +42,10 @@ pub fn settle(
     for unit in units.all.iter().filter(|unit| unit.overlapping_since_ns > 0 && !unit.wanted.is_empty()) {
         next.treatment_mut(unit.tenant, unit.name).overlap_ns = unit.overlapping_since_ns;
     }
+    for unit in units.all.iter().filter(|unit| !unit.wanted.is_empty() && unit.is_measured_anew()) {
+        let it = next.treatment_mut(unit.tenant, unit.name);
+        (it.left, it.staying) = (kept(unit.remaining(&unit.wanted)), kept(unit.staying()));
+    }
     let mut decisions: Vec<Decision> =
         wishes.iter().filter(|wish| wish.unit.is_none()).map(|wish| exceeded(units, wish, now_ns)).collect();
     let room = u64::from(policy.change.per_hour_max).saturating_sub(next.changes_ns.len() as u64);

@@ -24,8 +24,8 @@ pub struct Previous {
     pub treatments: Vec<Treatment>,
     /// Declared folds that are or were in force, in the order of the rules.
     pub declared: Vec<DeclaredState>,
-    /// Usual series by tenant and metric.
-    pub baselines: BTreeMap<String, BTreeMap<String, f64>>,
+    /// What is usual, by tenant and metric.
+    pub baselines: BTreeMap<String, BTreeMap<String, Baseline>>,
     /// When pipelines changed, in the last hour.
     pub changes_ns: Vec<u64>,
     /// What embedders were given, by name.
@@ -36,6 +36,15 @@ pub struct Previous {
     pub approved: BTreeSet<String>,
     /// What was said about a decision last, by its id.
     pub said: BTreeMap<String, Outcome>,
+}
+
+/// What is usual for a metric.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Baseline {
+    /// Distinct active streams.
+    pub active: f64,
+    /// Series that its embedders would write without each label.
+    pub without: Vec<(LabelKey, f64)>,
 }
 
 /// The treatment of a metric of a tenant.
@@ -59,6 +68,10 @@ pub struct Treatment {
     pub changed_ns: u64,
     /// Since when embedders see the same streams of it without a pause; 0: they do not.
     pub overlap_ns: u64,
+    /// Series that it leaves, as was known when all of its labels were there last, and values of the labels that stayed then.
+    pub left: f64,
+    /// See `left`.
+    pub staying: f64,
     /// What was known when it was decided what is wanted.
     pub inputs: Inputs,
     /// Another reason than a budget.
@@ -178,6 +191,8 @@ impl Treatment {
             switch_at: InstantMs(0),
             changed_ns: 0,
             overlap_ns: 0,
+            left: 0.0,
+            staying: 0.0,
             inputs: Inputs::default(),
             because: None,
         }

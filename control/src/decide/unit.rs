@@ -4,7 +4,7 @@
 //! some of them, what is usual, and what stands in the way of a change. One rule folds a metric whatever its types, so all types of a name are one unit.
 
 use super::scope::Scopes;
-use super::state::{Folded, Previous};
+use super::state::{Baseline, Folded, Previous};
 use crate::estimate::{Estimates, MetricEstimate};
 use crate::needs::{LabelKey, Needs, Use};
 use crate::policy::Policy;
@@ -13,8 +13,9 @@ use std::collections::BTreeMap;
 
 /// Resource attributes that make up `job`: the module never folds them by a budget, and neither does a decision.
 const JOB: [&str; 2] = ["service.name", "service.namespace"];
-/// Loss of a series that is not usual for its metric, in usual ones: who explodes is folded before who was always large.
-const FRESH: f64 = 0.1;
+/// Values of labels that stay vary by this factor, and by so many, without being more.
+const GROWN: f64 = 1.1;
+const GROWN_BY: f64 = 3.0;
 
 /// Metrics of all tenants.
 pub struct Units<'e> {
@@ -40,12 +41,17 @@ pub struct Unit<'e> {
     pub growth: f64,
     /// What is usual.
     pub baseline: f64,
+    /// And what each label would leave of that.
+    baseline_without: BTreeMap<LabelKey, f64>,
     /// Labels, and what is known about folding them.
     pub labels: BTreeMap<LabelKey, Label>,
     /// Labels that should fold: so far in this decision.
     pub wanted: Folded,
     /// And as it was before it.
     pub wanted_before: Folded,
+    /// What its labels leave, where some of them go just now. A label is measured over less than a period: for a while the streams that it made are counted and it
+    /// is not, and would be taken for series that the fold leaves.
+    left_before: Option<f64>,
     /// A declared fold decides about it: series that it leaves.
     pub declared: Option<f64>,
     /// Why its treatment cannot change.
@@ -114,11 +120,25 @@ impl<'e> Units<'e> {
                     let since_ns = treatment.map_or(0, |it| it.overlap_ns);
                     unit.overlapping_since_ns = if since_ns == 0 { estimates.at_ns } else { since_ns };
                 }
+                unit.look_at_labels(needs, policy);
                 let known = previous.baselines.get(tenant).and_then(|it| it.get(&first.name));
                 let is_early =
                     previous.at_ns.saturating_sub(previous.began_ns) / 1_000_000 < estimates.period_ms;
-                unit.baseline = known.copied().unwrap_or(if is_early { unit.active } else { 0.0 });
-                unit.look_at_labels(needs, policy);
+                match known {
+                    Some(known) => {
+                        unit.baseline = known.active;
+                        unit.baseline_without = known.without.iter().cloned().collect();
+                    }
+                    None if is_early => {
+                        unit.baseline = unit.active;
+                        unit.baseline_without =
+                            unit.labels.iter().map(|(key, label)| (key.clone(), label.written)).collect();
+                    }
+                    // A metric that is new is not usual.
+                    None => {}
+                }
+                unit.left_before =
+                    treatment.filter(|it| unit.is_fading() && !unit.has_grown(it)).map(|it| it.left);
                 unit.declared =
                     policy.declared(tenant, &first.name).map(|(_, fold)| unit.left_by(&fold.labels));
                 unit.locked = unit.why_locked(policy, treatment, estimates.at_ns);
@@ -149,18 +169,37 @@ impl<'e> Units<'e> {
         let part = (now_ns.saturating_sub(next.at_ns) as f64 / 1e6 / over_ms).clamp(0.0, 1.0);
         let is_early = now_ns.saturating_sub(next.began_ns) / 1_000_000 < estimates.period_ms;
         // What is not heard at all is no less usual for it.
-        let mut baselines = if self.is_whole { BTreeMap::new() } else { next.baselines.clone() };
+        let mut baselines: BTreeMap<String, BTreeMap<String, Baseline>> =
+            if self.is_whole { BTreeMap::new() } else { next.baselines.clone() };
         for (index, unit) in self.all.iter().enumerate() {
-            let of_tenant: &mut BTreeMap<String, f64> = baselines.entry(unit.tenant.to_owned()).or_default();
+            let of_tenant = baselines.entry(unit.tenant.to_owned()).or_default();
             let is_contained = unit.of.iter().flat_map(|it| &it.parts).any(|part| part.folded > 0);
             let is_frozen =
                 !self.is_known || !unit.wanted.is_empty() || is_contained || scopes.was_exceeded(index);
-            let baseline = match (is_frozen, is_early) {
-                (true, _) => unit.baseline,
-                (false, true) => unit.active,
-                (false, false) => unit.baseline + (unit.active - unit.baseline) * part,
+            let follow = |from: f64, to: f64| {
+                super::record::kept(match (is_frozen, is_early) {
+                    (true, _) => from,
+                    (false, true) => to,
+                    (false, false) => from + (to - from) * part,
+                })
             };
-            of_tenant.insert(unit.name.to_owned(), super::record::kept(baseline));
+            let before = |key: &LabelKey| unit.baseline_without.get(key).copied();
+            let without = if is_frozen {
+                unit.baseline_without
+                    .iter()
+                    .map(|(key, without)| (key.clone(), super::record::kept(*without)))
+                    .collect()
+            } else {
+                // A label that is new leaves all that was usual.
+                let of = |(key, label): (&LabelKey, &Label)| {
+                    (key.clone(), follow(before(key).unwrap_or(unit.baseline), label.written))
+                };
+                unit.labels.iter().map(of).collect()
+            };
+            of_tenant.insert(
+                unit.name.to_owned(),
+                Baseline { active: follow(unit.baseline, unit.active), without },
+            );
         }
         next.baselines = baselines;
     }
@@ -177,9 +216,11 @@ impl<'e> Unit<'e> {
             of,
             overlapping_since_ns: 0,
             baseline: 0.0,
+            baseline_without: BTreeMap::new(),
             labels: BTreeMap::new(),
             wanted: Folded::new(),
             wanted_before: Folded::new(),
+            left_before: None,
             declared: None,
             locked: None,
             takes,
@@ -198,6 +239,33 @@ impl<'e> Unit<'e> {
             label.values += it.values.value;
             label.written += it.written;
         }
+    }
+
+    /// Does some embedder no longer have a label that folds?
+    fn is_fading(&self) -> bool {
+        self.wanted.iter().any(|key| {
+            self.of.iter().any(|it| {
+                let label =
+                    it.labels.iter().find(|label| label.key == key.key && label.resource == key.resource);
+                label.map_or(0, |label| label.listed_by) < it.listing
+            })
+        })
+    }
+
+    /// Is what its wanted labels leave known from this time's numbers?
+    pub fn is_measured_anew(&self) -> bool {
+        self.left_before.is_none() || self.wanted != self.wanted_before
+    }
+
+    /// Values of the labels that stay.
+    pub fn staying(&self) -> f64 {
+        let stays = self.labels.iter().filter(|(key, _)| !self.wanted.contains(key));
+        stays.map(|(_, label)| label.values).sum()
+    }
+
+    /// Are there more values of the labels that stay than when it was last known what the fold leaves? Then it leaves more.
+    fn has_grown(&self, it: &super::state::Treatment) -> bool {
+        self.staying() > it.staying * GROWN + GROWN_BY
     }
 
     /// Why the treatment of the metric cannot change now.
@@ -240,6 +308,9 @@ impl<'e> Unit<'e> {
         if folded.is_empty() {
             return self.active;
         }
+        if let Some(left) = self.left_before.filter(|_| *folded == self.wanted_before) {
+            return left.min(self.active);
+        }
         let of = |it: &&MetricEstimate| {
             if self.takes.kind(&it.kind) { it.remaining(folded) } else { it.active.value }
         };
@@ -277,10 +348,14 @@ impl<'e> Unit<'e> {
         folded.iter().filter_map(|key| self.labels.get(key)).map(|label| label.needed.weight).sum()
     }
 
-    /// What is lost when so many series become fewer: usual ones whole, those that are new a part.
-    pub fn lost(&self, before: f64, after: f64) -> f64 {
-        let usual = (before.min(self.baseline) - after).max(0.0);
-        usual + FRESH * (before - after - usual).max(0.0)
+    /// Usual series that are lost when these labels fold, and so many series become so many: at least what falls below the usual number, and what each label
+    /// would have taken of it. A label that is new, the guilty one of an explosion, takes nothing that was usual.
+    pub fn lost(&self, labels: &Folded, before: f64, after: f64) -> f64 {
+        let of = |key: &LabelKey| {
+            self.baseline_without.get(key).map_or(0.0, |left| (self.baseline - left).max(0.0))
+        };
+        let each: f64 = labels.iter().map(of).sum();
+        each.min(self.baseline).max(before.min(self.baseline) - after).max(0.0)
     }
 
     /// Why nothing more of it folds.

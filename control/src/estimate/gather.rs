@@ -53,6 +53,7 @@ struct MetricSum {
     labels: BTreeMap<LabelKey, LabelSum>,
     /// Of those parts that listed no label.
     unlisted: f64,
+    listing: u32,
     parts: Vec<Part>,
     contained: Vec<Contained>,
     /// Of embedders that are not silent: what they see each, its variance, and what they see together.
@@ -66,6 +67,11 @@ struct MetricSum {
 struct LabelSum {
     values: Sum,
     without: Sum,
+    listed_by: u32,
+    /// Some worker lists other labels and not this one.
+    is_partial: bool,
+    values_most: f64,
+    values_sum: f64,
     written: f64,
     is_protected: bool,
     examples: Vec<(Vec<Example>, f64)>,
@@ -159,6 +165,7 @@ impl Fleet {
                 points: it.points,
                 overlap: it.overlap(),
                 cost: policy.prices.of(active.value),
+                listing: it.listing,
                 labels: it.labels.into_iter().map(|(key, label)| label.estimate(key)).collect(),
                 parts: it.parts,
                 contained: it.contained,
@@ -200,16 +207,22 @@ impl MetricSum {
             it.points = it.points.saturating_add(worker.points);
             let by_key: BTreeMap<LabelKey, &Label> =
                 worker.labels.iter().map(|label| (key_of(label), label)).collect();
+            it.listing = it.listing.max(u32::from(!by_key.is_empty()));
             if by_key.is_empty() {
                 it.unlisted += worker.active_estimate;
             }
             for (key, sum) in &mut keys {
                 match by_key.get(key) {
-                    Some(label) => sum.add(label),
+                    Some(label) => {
+                        sum.listed_by = 1;
+                        sum.add(label);
+                    }
                     None => {
                         sum.without.add(&worker.active, worker.active_estimate);
                         if by_key.is_empty() {
                             sum.values.add_number(worker.active_estimate);
+                        } else {
+                            sum.is_partial = true;
                         }
                     }
                 }
@@ -223,8 +236,13 @@ impl MetricSum {
         }
         let active = it.active.number().value;
         for sum in keys.values_mut() {
+            if sum.is_partial {
+                sum.listed_by = 0;
+            }
             // Fewer series than streams, whatever two sketches say.
             sum.written = sum.without.number().value.min(active);
+            let values = sum.values.number().value.min(active);
+            (sum.values_most, sum.values_sum) = (values, values);
         }
         it.labels = keys;
         let most = |of: fn(&Metric) -> u64| workers.iter().map(|it| of(it)).max().unwrap_or(0);
@@ -251,12 +269,16 @@ impl MetricSum {
             });
             sum.values.merge(&label.values);
             sum.without.merge(&label.without);
+            sum.listed_by += label.listed_by;
             sum.written += label.written;
+            sum.values_sum += label.values_sum;
+            sum.values_most = sum.values_most.max(label.values_most);
             sum.is_protected |= label.is_protected;
             sum.examples
                 .extend(label.examples.iter().take(EXAMPLES_MAX.saturating_sub(sum.examples.len())).cloned());
         }
         self.unlisted += process.unlisted;
+        self.listing += process.listing;
         self.active.merge(&process.active);
         self.growth += process.growth;
         self.points = self.points.saturating_add(process.points);
@@ -303,6 +325,9 @@ impl LabelSum {
             resource: key.resource,
             values: self.values.number(),
             without: self.without.number(),
+            listed_by: self.listed_by,
+            values_most: self.values_most,
+            values_sum: self.values_sum,
             written: self.written,
             is_protected: self.is_protected,
             offenders: worst.into_iter().take(OFFENDERS_MAX).map(Offending::from).collect(),

@@ -23,22 +23,37 @@ impl MetricEstimate {
         let is_folded = |key: &str, resource: bool| {
             folded.iter().any(|label| label.key == key && label.resource == resource)
         };
-        let gone = self.labels.iter().filter(|it| is_folded(&it.key, it.resource));
-        let one = gone.map(|it| it.written).fold(f64::INFINITY, f64::min);
-        if !one.is_finite() {
+        if folded.is_empty() {
             return self.active.value;
         }
+        let gone = self.labels.iter().filter(|it| is_folded(&it.key, it.resource));
+        let one = gone.map(|it| it.written).fold(f64::INFINITY, f64::min);
+        // Labels that nobody has any more change nothing.
+        let one = if one.is_finite() { one } else { self.active.value };
         one.min(self.combinations(is_folded)).max(self.embedders().max(1.0))
     }
 
-    /// Combinations of the values of the labels that stay, in every embedder.
+    /// Combinations of the values of the labels that stay, in every embedder. Σ over embedders of a product is at most the sum of one factor times the largest of each
+    /// other; which factor is summed is free, so the least is taken.
     fn combinations(&self, is_folded: impl Fn(&str, bool) -> bool) -> f64 {
         if self.labels.len() >= MEASURED_MAX {
             return f64::INFINITY;
         }
-        let stay = self.labels.iter().filter(|it| !is_folded(&it.key, it.resource));
-        let values = stay.map(|it| if it.values.value <= 1.0 { 1.0 } else { it.values.value + 1.0 });
-        values.product::<f64>() * self.embedders().max(1.0)
+        let many = self.embedders().max(1.0);
+        let stay: Vec<(f64, f64)> = self
+            .labels
+            .iter()
+            .filter(|it| !is_folded(&it.key, it.resource))
+            .map(|it| {
+                if it.values.value <= 1.0 {
+                    (1.0, many)
+                } else {
+                    (it.values_most + 1.0, it.values_sum + many)
+                }
+            })
+            .collect();
+        let product: f64 = stay.iter().map(|(most, _)| most).product();
+        stay.iter().map(|(most, sum)| product / most * sum).fold(product * many, f64::min)
     }
 
     /// Embedders that have streams of it.

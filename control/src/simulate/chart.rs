@@ -21,7 +21,7 @@ const TEXT_TOP: f64 = 478.0;
 const LINE: f64 = 17.0;
 /// Sentences that are shown, and bytes of a line.
 const SENTENCES_MAX: usize = 12;
-const LINE_CHARS: usize = 150;
+const LINE_CHARS: usize = 128;
 
 const STYLE: &str = "<style>text{font:12px system-ui,sans-serif;fill:#333}.title{font-size:15px;font-weight:600}.grid{stroke:#ddd;fill:none}\
 .need{stroke:#c2410c;stroke-dasharray:5 4;fill:none;stroke-width:1.5}.out{stroke:#1d4ed8;fill:none;stroke-width:2}.folded{fill:#1d4ed8;fill-opacity:.18}\

@@ -120,6 +120,8 @@ impl World {
                     key: (*key).to_owned(),
                     resource: n % 3 == 0,
                     values: number((size / (n + 1) as f64).max(1.0)),
+                    values_most: (size / (n + 1) as f64).max(1.0),
+                    values_sum: (size / (n + 1) as f64).max(1.0) * self.embedders as f64,
                     without: number((size / (2.0 + n as f64)).max(1.0)),
                     written: (size / (1.0 + n as f64)).max(1.0),
                     ..LabelEstimate::default()
