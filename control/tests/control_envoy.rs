@@ -21,6 +21,7 @@ use phoenix_host_test::envoy::process::find_binary;
 use phoenix_host_test::envoy::{Envoy, EnvoyOptions, config};
 use phoenix_host_test::prometheus::http1::send;
 use phoenix_host_test::shop::run::unix_ns;
+use phoenix_host_test::sink::books::MetricBook;
 use phoenix_host_test::sink::{BooksConfig, Sink};
 use prost::Message as _;
 use serde_json::Value;
@@ -36,8 +37,9 @@ use tokio::time::{Instant, sleep};
 const PATIENCE: Duration = Duration::from_secs(90);
 /// Series that all tenants together may have.
 const BUDGET: usize = 400;
-/// Users that leak in an export.
-const LEAK: u64 = 40;
+/// Users that leak in an export, and in all.
+const LEAK: u64 = 400;
+const USERS: u64 = 3_000;
 
 fn module() -> PathBuf {
     let folder = std::env::var_os("PHOENIX_WASM_DIR")
@@ -80,13 +82,23 @@ impl Control {
     }
 
     /// The versions that each node has taken, and what it refused.
-    async fn taken(&self) -> Vec<(String, String)> {
+    async fn taken(&self, envoys: &[Envoy]) -> Vec<(String, String)> {
         let status = self.get("/api/v1/status").await;
         let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         nodes
             .iter()
-            .inspect(|it| assert!(it["said"]["refused"].is_null(), "{it:#}"))
+            .inspect(|it| {
+                let logs: Vec<String> = envoys.iter().map(Envoy::log).collect();
+                let said = logs.iter().flat_map(|log| log.lines()).filter(|line| line.contains("refused"));
+                let said: Vec<&str> = said.collect();
+                assert!(
+                    it["said"]["refused"].is_null(),
+                    "{}: {}\n{said:#?}",
+                    it["id"],
+                    it["said"]["refused"]
+                );
+            })
             .map(|it| (text(&it["id"]), text(&it["said"]["taken"][0])))
             .collect()
     }
@@ -145,8 +157,8 @@ impl Pods {
         Pods { streams: routes.map(|labels| (labels, unix_ns(), 0)).collect(), users: 0 }
     }
 
-    fn leak(&mut self, count: u64) {
-        for _ in 0..count {
+    fn leak(&mut self) {
+        for _ in 0..LEAK.min(USERS - self.users) {
             self.users += 1;
             let user = kv("user_id", format!("u{}", self.users));
             self.streams.push((vec![kv("route", format!("r{}", self.users % 6)), user], unix_ns(), 0));
@@ -215,8 +227,19 @@ impl Fleet {
         self.envoys[gateway].stats("wasmcustom").await.expect("stats").get(&name).copied().unwrap_or(0)
     }
 
+    /// Raw and folded increments at the backend; folded ones come in the tenant's name.
+    fn totals(&self) -> (i128, i128) {
+        let books = self.sink.books();
+        let all = books.metrics.values();
+        let of = |(raw, folded): (i128, i128), book: &MetricBook| {
+            (raw + book.raw.total(self.began_ns).ints, folded + book.folded.total(self.began_ns).ints)
+        };
+        all.fold((0, 0), of)
+    }
+
     fn total(&self) -> i128 {
-        self.sink.books().metric("logins").map_or(0, |book| book.total(self.began_ns).ints)
+        let (raw, folded) = self.totals();
+        raw + folded
     }
 
     fn truth(&self) -> i128 {
@@ -230,7 +253,7 @@ async fn an_explosion_is_contained_at_once_and_then_decided_on() {
     let policy = format!(
         "schema: 1\nmode: auto\ninterval: 1s\nplan:\n  hash_key: {}\n  measure: {{ period: 90s }}\n  stream_expiry: 20s\n  first_sample_margin: 0s\n  \
          tenant: {{ default: shop }}\nfold: {{ window: 2s, delay: 3s }}\nchange: {{ dwell: 30s, switch_lead: 6s }}\n\
-         tenants: [{{ name: shop, active_series: {BUDGET} }}]\nreports: {{ silent_after: 20s, forget_after: 2m }}\n",
+         tenants: [{{ name: shop, active_series: {BUDGET} }}]\nprotect: [{{ labels: [pod, route, shard] }}]\nreports: {{ silent_after: 20s, forget_after: 2m }}\n",
         tools::KEY
     );
     fs::write(folder.path().join("policy.yaml"), policy).unwrap();
@@ -255,8 +278,8 @@ async fn an_explosion_is_contained_at_once_and_then_decided_on() {
         start("gateway-b", sink.address()).await.unwrap(),
     ];
     let begin = Instant::now();
-    while control.taken().await.iter().filter(|(_, version)| !version.is_empty()).count() < 2 {
-        assert!(begin.elapsed() < PATIENCE, "{:?}", control.taken().await);
+    while control.taken(&envoys).await.iter().filter(|(_, version)| !version.is_empty()).count() < 2 {
+        assert!(begin.elapsed() < PATIENCE, "not both");
         sleep(Duration::from_millis(50)).await;
     }
     let mut fleet = Fleet { sink, envoys, pods: [Pods::steady("a"), Pods::steady("b")], began_ns };
@@ -276,7 +299,7 @@ async fn an_explosion_is_contained_at_once_and_then_decided_on() {
     // The leak: contained by the module itself, before there is any rule.
     let begin = Instant::now();
     while fleet.stat(0, "contained").await == 0 {
-        fleet.pods[0].leak(LEAK);
+        fleet.pods[0].leak();
         fleet.export().await;
         assert!(begin.elapsed() < PATIENCE, "not contained");
     }
@@ -286,7 +309,7 @@ async fn an_explosion_is_contained_at_once_and_then_decided_on() {
     // The control host decides for both, and is killed as soon as it has.
     let begin = Instant::now();
     let rules = loop {
-        fleet.pods[0].leak(LEAK);
+        fleet.pods[0].leak();
         fleet.export().await;
         let plan = control.get("/api/v1/plan?node=gateway-b").await;
         if plan["plan"]["rules"].as_array().is_some_and(|rules| !rules.is_empty()) {
@@ -294,7 +317,9 @@ async fn an_explosion_is_contained_at_once_and_then_decided_on() {
         }
         assert!(begin.elapsed() < PATIENCE, "{:#}", control.get("/api/v1/decisions").await);
     };
-    assert_eq!(rules[0]["fold"]["labels"]["drop"]["attributes"], serde_json::json!(["user_id"]), "{rules:#}");
+    let why = control.get("/api/v1/metrics/logins").await;
+    let folded = &rules[0]["fold"]["labels"]["drop"]["attributes"];
+    assert_eq!(*folded, serde_json::json!(["user_id"]), "{:#}\n{}", why["decisions"], why["tenants"]);
     println!(
         "decided after {:?}: {}",
         begin.elapsed(),
@@ -303,7 +328,7 @@ async fn an_explosion_is_contained_at_once_and_then_decided_on() {
     control.child.kill().unwrap();
     control.child.wait().unwrap();
     for _ in 0..6 {
-        fleet.pods[0].leak(LEAK);
+        fleet.pods[0].leak();
         fleet.export().await;
     }
     let control = Control::start(folder.path(), address);
@@ -316,9 +341,9 @@ async fn an_explosion_is_contained_at_once_and_then_decided_on() {
     // Behind the switch both fold by the rule, and take what is newest.
     let begin = Instant::now();
     loop {
-        fleet.pods[0].leak(LEAK);
+        fleet.pods[0].leak();
         fleet.export().await;
-        let taken = control.taken().await;
+        let taken = control.taken(&fleet.envoys).await;
         let folds = fleet.stat(0, "recorded").await > 0
             && taken.iter().filter(|(_, version)| !version.is_empty()).count() == 2;
         if folds && begin.elapsed() > Duration::from_secs(12) {
@@ -337,13 +362,9 @@ async fn an_explosion_is_contained_at_once_and_then_decided_on() {
     }
     sleep(Duration::from_secs(6)).await;
     assert_eq!(fleet.total(), truth, "and stays so");
-    let book = fleet.sink.books().metric("logins").unwrap().clone();
-    println!(
-        "{truth} in = {} raw + {} folded",
-        book.raw.total(began_ns).ints,
-        book.folded.total(began_ns).ints
-    );
-    assert!(book.folded.total(began_ns).ints > 0);
+    let (raw, folded) = fleet.totals();
+    println!("{truth} in = {raw} raw + {folded} folded");
+    assert!(folded > 0);
     assert!(fleet.sink.books().findings().is_empty(), "{:?}", fleet.sink.books().findings().first());
 
     // An Envoy is killed, and comes back under the plan of the others.
@@ -352,7 +373,7 @@ async fn an_explosion_is_contained_at_once_and_then_decided_on() {
     fleet.envoys[1].start_again(|yaml| controlled(&yaml, "gateway-b", address, sink_address)).await.unwrap();
     let begin = Instant::now();
     let mut rounds = 0;
-    while rounds < 16 || control.taken().await.iter().any(|(_, version)| version.is_empty()) {
+    while rounds < 16 || control.taken(&fleet.envoys).await.iter().any(|(_, version)| version.is_empty()) {
         fleet.export().await;
         rounds += 1;
         assert!(begin.elapsed() < PATIENCE);
