@@ -43,6 +43,10 @@ use phoenix_plan::{Budgets, TenantShare};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+/// Where the newest time of a point is, under `clock: event`.
+const NEWEST: &str = "newest";
+/// Conflicts in a row before a worker goes on by its own points: each is another worker's success.
+const NEWEST_TRIES_MAX: usize = 64;
 /// Decisions that are remembered for reports.
 const DECISIONS_MAX: usize = 256;
 
@@ -97,7 +101,26 @@ impl Registry {
         }
     }
 
-    /// A batch comes in, or a tick: under which plan, and in which generation?
+    /// The newest time of a point that any worker of the process has seen; this one has seen `mine`. Under `clock: event` that is now.
+    pub fn newest_point(&self, mine: UnixNanos) -> UnixNanos {
+        for _ in 0..NEWEST_TRIES_MAX {
+            let (known, condition) = match self.shared.get(NEWEST) {
+                None => (0, If::Absent),
+                Some((bytes, number)) => {
+                    (bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)), If::Unchanged(number))
+                }
+            };
+            if mine.0 <= known {
+                return UnixNanos(known);
+            }
+            if self.shared.set(NEWEST, &mine.0.to_le_bytes(), condition) {
+                break;
+            }
+        }
+        mine
+    }
+
+    /// A batch comes in, or a tick: under which plan, and in which generation? `now` is by the plan's clock.
     pub fn begin(&mut self, plan: &Rc<Compiled>, now: UnixNanos) {
         let period_ns = plan.plan.watched_over().map_or(u64::MAX, |period| period.as_nanos());
         let third_ns = period_ns.checked_div(GENERATIONS as u64).unwrap_or(0);

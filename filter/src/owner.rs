@@ -146,6 +146,21 @@ impl Owner {
         }
     }
 
+    /// Points have come, whether any of them folds or not: under `clock: event` watching begins with them, as with the process under the wall clock.
+    pub fn meet(&mut self, newest: UnixNanos) {
+        if self.settings.clock == Clock::Event && self.began.is_none() && newest.is_given() {
+            self.begin_at(newest);
+        }
+    }
+
+    /// By the points' clock: what lies further back than the delay had closed before we began, as under the wall clock.
+    fn begin_at(&mut self, newest: UnixNanos) {
+        self.advance(newest);
+        if self.began.is_none() {
+            (self.began, self.closed_at) = (Some(self.now), self.now);
+        }
+    }
+
     /// A new plan. State stays, whatever the plan says, but for a new hash key: that is a restart. What is open goes out at once,
     /// and every stream is a stranger again.
     pub fn configure(&mut self, plan: &Plan, key: u64, writer: &str, now: UnixNanos) {
@@ -236,12 +251,7 @@ impl Owner {
             Clock::Event => {
                 let newest =
                     message.records().flatten().map(|r| r.observation.time).max().unwrap_or_default();
-                self.advance(newest);
-                if self.began.is_none() {
-                    // As under the wall clock: what lies further back than the delay had closed before we began.
-                    self.began = Some(self.now);
-                    self.closed_at = self.now;
-                }
+                self.begin_at(newest);
                 self.fold_records(&message, self.now);
                 self.close_due(self.now);
             }
