@@ -36,7 +36,7 @@ use crate::limits::METRICS_MAX;
 use crate::measure::{GENERATIONS, Measure};
 use crate::route::Compiled;
 use crate::shared::{If, Shared};
-use crate::units::UnixNanos;
+use crate::units::{Since, UnixNanos};
 use folds::Folds;
 use log::Log;
 use phoenix_plan::{Budgets, TenantShare};
@@ -322,8 +322,7 @@ impl Registry {
         // must not: so here that time is added.
         let patience_ns = plan.budget_patience_ns();
         let forgot = if it.forgot_s == 0 { self.began } else { seconds(it.forgot_s).plus(patience_ns) };
-        let since = self.began.max(forgot).max(plan.budgets_since);
-        let since = since.max(least);
+        let since = Since::after(self.began.max(forgot).max(least), patience_ns).max(plan.budgets_since);
         let (levels, released) = (it.levels.clone(), it.released_at());
         let (folds, names) = (&mut self.folds, &self.names);
         let level = |n| folds.level(plan, budgets, names, levels.get(..n)?, since, released);
