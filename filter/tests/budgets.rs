@@ -570,3 +570,51 @@ fn what_a_budget_folds_is_never_raw_before_a_switch_of_a_rule() {
     assert_eq!(p.raw.len(), 40);
     assert_eq!(p.total(), sent, "every increment once");
 }
+
+/// Releases of any metric that were said in a run: times of the switch.
+fn releases(p: &mut Process, seen: &mut BTreeSet<(u64, u32)>) {
+    let metrics = &p.engine.registry(0).unwrap().state().metrics;
+    seen.extend(metrics.iter().filter_map(|(id, it)| it.released_s.map(|at| (*id, at))));
+}
+
+/// A share that the process has no room for is no reason to release: what comes back raw would be contained again, once a dwell.
+#[test]
+fn what_the_process_cannot_hold_stays_contained() {
+    let plan = plan(SMALL).replace("\"measure\"", "\"limits\":{\"active_series_max\":10},\"measure\"");
+    let mut p = Process::new(&plan, 2);
+    p.tick(T0);
+    let mut seen = BTreeSet::new();
+    for now in T0 + 1..T0 + 400 {
+        if now.is_multiple_of(10) {
+            let all: Vec<Point> = (0..14).map(|n| leak(n, T0 + 5, now, 7)).collect();
+            p.send(now as usize / 10 % 2, "t", now, &counter("requests", "a", &all));
+        }
+        p.tick(now);
+        releases(&mut p, &mut seen);
+    }
+    assert!(seen.is_empty(), "{seen:?}");
+    assert_eq!(
+        p.engine.registry(0).unwrap().state().metrics.values().filter(|it| it.is_contained()).count(),
+        1
+    );
+}
+
+/// Two metrics of a tenant, each of which fits its share alone: one comes back, and its room is its own before it is there.
+#[test]
+fn what_is_released_has_its_room_before_it_comes() {
+    let mut p = Process::new(&plan(&SMALL.replace("100", "20")), 2);
+    p.tick(T0);
+    let mut seen = BTreeSet::new();
+    for now in T0 + 1..T0 + 900 {
+        if now.is_multiple_of(10) {
+            let count = if now < T0 + 30 { 40 } else { 10 };
+            for metric in ["requests", "errors"] {
+                let all: Vec<Point> = (0..count).map(|n| leak(n, T0 + 5, now, 7)).collect();
+                p.send(now as usize / 10 % 2, "t", now, &counter(metric, "a", &all));
+            }
+        }
+        p.tick(now);
+        releases(&mut p, &mut seen);
+    }
+    assert_eq!(seen.len(), 1, "{seen:?}");
+}
