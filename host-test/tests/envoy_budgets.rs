@@ -9,6 +9,7 @@ use common::crowd::{Crowd, Fates, Stream};
 use common::otlp::SECOND_NS;
 use common::plan::document;
 use common::stage::{Setup, Stage};
+use phoenix_host_test::demo::judge::WARM_UP_METRIC;
 use phoenix_host_test::shop::run::unix_ns;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -242,6 +243,40 @@ fn is_early(stream: &Stream) -> bool {
 fn folds(fates: &Fates<'_>, stream: &Stream) -> bool {
     let found = fates.all.iter().find(|(it, _)| std::ptr::eq(*it, stream));
     found.is_some_and(|(_, fates)| fates.first() == Some(&false))
+}
+
+/// Trap 25. Fallen into, the module's own numbers would fill the budget that they speak of, or go missing with it; and each point that was taken would be called a series saved.
+/// Here the share is as small as can be: all of the module's numbers are there, none of them is among what it sends, and what its gauges say goes out is what the sink has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trap_25_the_modules_own_numbers_are_outside_and_savings_are_series() {
+    let mut document = plugin(1, Some(2));
+    document["plan"]["budgets"]["tenants"] = json!([{"active_series": 2}]);
+    let mut stage = Stage::start(Setup::workers(document, 2)).await;
+    stage.warm_up().await;
+    let names: Vec<String> = stage.counters().await.into_keys().collect();
+    let mut crowd = Crowd::open(stage.envoy.address(), TASKS, TENANT);
+    crowd.add([stream(DELTAS, true, &[("route", "/r0".to_owned()), ("method", "m".to_owned())])]);
+    stage.counter_reaches("admitted_series", 1).await;
+    crowd.add(users(DELTAS, true, 0..40));
+    stage.counter_reaches("contained", 2_000).await;
+    let streams = crowd.close().await;
+    settled(&mut stage).await;
+    let counters = stage.counters().await;
+    assert_eq!(
+        names,
+        counters.keys().cloned().collect::<Vec<_>>(),
+        "no number came or went with what is contained"
+    );
+    let books = stage.sink.books();
+    let own: Vec<&str> = books.metrics.keys().map(|(_, name)| name.as_str()).collect();
+    assert!(own.iter().all(|name| name.starts_with("leak_") || *name == WARM_UP_METRIC), "{own:?}");
+    let fates = Fates::of(DELTAS, &streams, &books);
+    let raw = fates.raw_within(0..u64::MAX) as i64;
+    let folded = fates.folded_series().len() as i64;
+    assert_eq!((counters["admitted_series"], counters["budget_series"]), (raw, folded), "{counters:?}");
+    // 41 came and three at most go out; the points that were taken are thousands, and no figure of that.
+    assert!(raw + folded <= 3 && streams.len() == 41 && counters["contained"] >= 2_000, "{counters:?}");
+    assert_eq!(fates.arrived(), fates.acknowledged());
 }
 
 /// Budgets that are taken out of the plan and put back, twice, under load: what was acknowledged arrives once, and treatment changes with those pushes alone.
