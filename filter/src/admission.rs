@@ -36,13 +36,17 @@ use crate::limits::METRICS_MAX;
 use crate::measure::{GENERATIONS, Measure};
 use crate::route::Compiled;
 use crate::shared::{If, Shared};
-use crate::units::UnixNanos;
+use crate::units::{Since, UnixNanos};
 use folds::Folds;
 use log::Log;
 use phoenix_plan::{Budgets, TenantShare};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+/// Where the newest time of a point is, under `clock: event`.
+const NEWEST: &str = "newest";
+/// Conflicts in a row before a worker goes on by its own points: each is another worker's success.
+const NEWEST_TRIES_MAX: usize = 64;
 /// Decisions that are remembered for reports.
 const DECISIONS_MAX: usize = 256;
 
@@ -97,7 +101,26 @@ impl Registry {
         }
     }
 
-    /// A batch comes in, or a tick: under which plan, and in which generation?
+    /// The newest time of a point that any worker of the process has seen; this one has seen `mine`. Under `clock: event` that is now.
+    pub fn newest_point(&self, mine: UnixNanos) -> UnixNanos {
+        for _ in 0..NEWEST_TRIES_MAX {
+            let (known, condition) = match self.shared.get(NEWEST) {
+                None => (0, If::Absent),
+                Some((bytes, number)) => {
+                    (bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)), If::Unchanged(number))
+                }
+            };
+            if mine.0 <= known {
+                return UnixNanos(known);
+            }
+            if self.shared.set(NEWEST, &mine.0.to_le_bytes(), condition) {
+                break;
+            }
+        }
+        mine
+    }
+
+    /// A batch comes in, or a tick: under which plan, and in which generation? `now` is by the plan's clock.
     pub fn begin(&mut self, plan: &Rc<Compiled>, now: UnixNanos) {
         let period_ns = plan.plan.watched_over().map_or(u64::MAX, |period| period.as_nanos());
         let third_ns = period_ns.checked_div(GENERATIONS as u64).unwrap_or(0);
@@ -299,8 +322,7 @@ impl Registry {
         // must not: so here that time is added.
         let patience_ns = plan.budget_patience_ns();
         let forgot = if it.forgot_s == 0 { self.began } else { seconds(it.forgot_s).plus(patience_ns) };
-        let since = self.began.max(forgot).max(plan.budgets_since);
-        let since = since.max(least);
+        let since = Since::after(self.began.max(forgot).max(least), patience_ns).max(plan.budgets_since);
         let (levels, released) = (it.levels.clone(), it.released_at());
         let (folds, names) = (&mut self.folds, &self.names);
         let level = |n| folds.level(plan, budgets, names, levels.get(..n)?, since, released);

@@ -25,6 +25,7 @@ use phoenix_plan::{Affinity, Clock, LabelMatch, LabelOp};
 use std::rc::Rc;
 
 mod census;
+mod clock;
 mod distributions;
 mod exemplars;
 mod guard;
@@ -74,6 +75,8 @@ pub struct Scratch {
     exemplars_seen: usize,
     /// What is measured and admitted, where the embedder shares data between its workers.
     registry: Option<Registry>,
+    /// The time of the batch at hand, by the plan's clock.
+    now: UnixNanos,
 }
 
 impl Scratch {
@@ -115,7 +118,9 @@ impl Scratch {
         }
     }
 
-    fn begin(&mut self, plan: &Rc<Compiled>, now: UnixNanos) {
+    fn begin(&mut self, plan: &Rc<Compiled>, batch: &Batch<'_>) {
+        self.meet(plan, batch);
+        let now = self.now;
         self.raw.age(now, plan.plan.stream_expiry.as_nanos());
         if plan.plan.watched_over().is_some()
             && let Some(registry) = &mut self.registry
@@ -156,7 +161,7 @@ impl From<WireError> for FlowError {
 
 /// Take one batch through. Edits and records are left in `scratch`; an error leaves none.
 pub fn flow(plan: &Rc<Compiled>, batch: &Batch<'_>, scratch: &mut Scratch) -> Result<Tally, FlowError> {
-    scratch.begin(plan, batch.arrived);
+    scratch.begin(plan, batch);
     let mut walk = Walk::new(plan, batch, scratch);
     match walk.request() {
         Ok(()) => Ok(walk.tally),

@@ -135,7 +135,7 @@ impl Local {
             return Err(ConfigureError::Shards { running: self.plan.plan.shards, asked: plan.shards });
         }
         let mut plan = Compiled::new(plan);
-        plan.follow(&self.plan, now);
+        plan.follow(&self.plan, self.scratches.first().map_or(now, |scratch| scratch.now(&self.plan, now)));
         let plan = Rc::new(plan);
         for owner in &mut self.owners {
             owner.configure(&plan.plan, plan.key, &self.writer, now);
@@ -172,6 +172,8 @@ impl Local {
         let scanned = scan(&self.plan, framing, batch, scratch).inspect_err(|_| {
             self.errors = self.errors.saturating_add(1);
         })?;
+        let newest = scratch.now(&self.plan, batch.arrived);
+        self.owners.iter_mut().for_each(|owner| owner.meet(newest));
         self.next_token = self.next_token.saturating_add(1);
         if scanned.messages.is_empty() {
             return Ok(self.done(scanned.body, scanned.tally));
@@ -232,10 +234,8 @@ impl Local {
         let (plan, workers) = (&self.plan, u64::try_from(self.scratches.len()).unwrap_or(1));
         // The first one leads, and goes last: by then all have said what they saw.
         for (worker, scratch) in self.scratches.iter_mut().enumerate().rev() {
-            if let Some(registry) = scratch.registry()
-                && plan.plan.watched_over().is_some()
-            {
-                registry.tick(plan, worker == 0, workers, now);
+            if plan.plan.watched_over().is_some() {
+                scratch.tick(plan, worker == 0, workers, now);
             }
         }
     }

@@ -24,7 +24,7 @@ use crate::series::{Head, Series, SeriesTable};
 use crate::stream::{Cumulative, Delta, Membership, Snapshot, Watch};
 use crate::switch::Turn;
 use crate::table::{Keep, Slot, StreamTable};
-use crate::units::UnixNanos;
+use crate::units::{Since, UnixNanos};
 use phoenix_plan::{Clock, Plan};
 use std::collections::BTreeMap;
 
@@ -146,6 +146,21 @@ impl Owner {
         }
     }
 
+    /// Points have come, whether any of them folds or not: under `clock: event` watching begins with them, as with the process under the wall clock.
+    pub fn meet(&mut self, newest: UnixNanos) {
+        if self.settings.clock == Clock::Event && self.began.is_none() && newest.is_given() {
+            self.begin_at(newest);
+        }
+    }
+
+    /// By the points' clock: what lies further back than the delay had closed before we began, as under the wall clock.
+    fn begin_at(&mut self, newest: UnixNanos) {
+        self.advance(newest);
+        if self.began.is_none() {
+            (self.began, self.closed_at) = (Some(self.now), self.now);
+        }
+    }
+
     /// A new plan. State stays, whatever the plan says, but for a new hash key: that is a restart. What is open goes out at once,
     /// and every stream is a stranger again.
     pub fn configure(&mut self, plan: &Plan, key: u64, writer: &str, now: UnixNanos) {
@@ -236,12 +251,7 @@ impl Owner {
             Clock::Event => {
                 let newest =
                     message.records().flatten().map(|r| r.observation.time).max().unwrap_or_default();
-                self.advance(newest);
-                if self.began.is_none() {
-                    // As under the wall clock: what lies further back than the delay had closed before we began.
-                    self.began = Some(self.now);
-                    self.closed_at = self.now;
-                }
+                self.begin_at(newest);
                 self.fold_records(&message, self.now);
                 self.close_due(self.now);
             }
@@ -263,12 +273,13 @@ impl Owner {
                 series.meet(&head, self.settings.expiry_ns);
                 oldest = series.oldest_open(self.closed_at, self.now);
             }
-            // A stream that was heard of within a window and its delay before folded until then, under other rules.
+            // Who was not heard of since then did not fold when this began.
             let patience_ns = head.windows.width_ns.saturating_add(head.windows.delay_ns);
-            let ago_ns = self.now.since(head.since).saturating_add(patience_ns);
-            let since_s =
-                if head.since.is_given() { seconds(self.uptime_ns.saturating_sub(ago_ns)) } else { 0 };
-            let (kind, turn, since) = (head.kind, head.turn, head.since);
+            let Since { at: since, heard } = head.since;
+            // Under a clock that was set back that lies ahead: then those of late.
+            let ago_ns = if heard > self.now { patience_ns } else { self.now.since(heard) };
+            let since_s = if heard.is_given() { seconds(self.uptime_ns.saturating_sub(ago_ns)) } else { 0 };
+            let (kind, turn) = (head.kind, head.turn);
             let page = page.unwrap_or_else(|| self.ledger.page_of(head.metric));
             slots.push(Target { slot, kind, page, overflows, turn, oldest, since, since_s });
         }

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! header    magic "PHXR" · version u16 · flags u16 · key fingerprint u64 · arrived u64 · series u32 · records u32 · bytes of atoms u32 · bytes of exemplars u32
-//! series    length u32 · identity 16 · overflow identity 16 · width_ns u64 · offset_ns u64 · delay_ns u64 · expiry_ns u64 · output u8 · kind u8 · exemplars u8 · turn u8 · turn's time u64 · since u64 · then, each with its length u32:
+//! series    length u32 · identity 16 · overflow identity 16 · width_ns u64 · offset_ns u64 · delay_ns u64 · expiry_ns u64 · output u8 · kind u8 · exemplars u8 · turn u8 · turn's time u64 · since u64 · heard u64 · then, each with its length u32:
 //!           tenant · metric name · mark · resource · resource schema · scope · scope schema · metric head · attributes · bounds
 //! atoms     the distributions that records point to (`distribution/codec.rs`)
 //! exemplar  series u32 · value f64 · time u64 · length u32 · body of an `Exemplar`
@@ -28,12 +28,12 @@ use crate::kind::Kind;
 use crate::limits::{BOUNDS_MAX, EXEMPLAR_BYTES_MAX};
 use crate::stream::Observation;
 use crate::switch::Turn;
-use crate::units::UnixNanos;
+use crate::units::{Since, UnixNanos};
 use crate::window::Windows;
 
 const MAGIC: [u8; 4] = *b"PHXR";
 /// Version of the format; a reader refuses any other.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 const HEADER_BYTES: usize = 40;
 /// Where the flags of a message stand, and the one there is.
 const MESSAGE_FLAGS_AT: usize = 6;
@@ -83,8 +83,8 @@ pub struct SeriesHead<'a> {
     pub exemplars_max: u8,
     /// Its part in a switch, if the plan switches.
     pub turn: Option<Turn>,
-    /// Since when its streams are recorded, by the worker's clock; the epoch: since the process began.
-    pub since: UnixNanos,
+    /// Since when its streams are recorded.
+    pub since: Since,
     /// Tenant, as its header gave it.
     pub tenant: &'a [u8],
     /// Metric name, for the ledger.
@@ -214,7 +214,8 @@ impl Writer {
         let (turn, at_ns) = Turn::code(h.turn);
         out.push(turn);
         out.extend_from_slice(&at_ns.to_le_bytes());
-        out.extend_from_slice(&h.since.0.to_le_bytes());
+        out.extend_from_slice(&h.since.at.0.to_le_bytes());
+        out.extend_from_slice(&h.since.heard.0.to_le_bytes());
         for part in [
             h.tenant,
             h.metric,
@@ -516,7 +517,7 @@ impl<'a> Cursor<'a> {
                 let [code] = c.array::<1>()?;
                 Turn::of_code(code, c.u64()?)?
             },
-            since: UnixNanos(c.u64()?),
+            since: Since { at: UnixNanos(c.u64()?), heard: UnixNanos(c.u64()?) },
             tenant: c.part()?,
             metric: c.part()?,
             mark: c.part()?,
@@ -567,7 +568,7 @@ mod tests {
             exemplars_max: 4,
             bounds: if n == 8 { &[0; 16] } else { b"" },
             output: Temporality::Cumulative,
-            since: UnixNanos(9),
+            since: Since { at: UnixNanos(9), heard: UnixNanos(5) },
             turn: (n == 8).then_some(Turn { at: UnixNanos(3), side: crate::switch::Side::ClosesForRaw }),
             tenant: b"t",
             metric: b"m",
@@ -612,7 +613,7 @@ mod tests {
         assert_eq!((m.key, m.arrived, m.len()), (99, UnixNanos(42), 2));
         let heads: Vec<_> = m.heads().map(Result::unwrap).collect();
         assert_eq!((heads.len(), heads[1].id, heads[1].mark), (2, Identity(8), &b"pod"[..]));
-        assert_eq!(heads[0].since, UnixNanos(9));
+        assert_eq!(heads[0].since, Since { at: UnixNanos(9), heard: UnixNanos(5) });
         assert_eq!((heads[0].turn, heads[1].turn.map(|t| t.at)), (None, Some(UnixNanos(3))));
         let records: Vec<_> = m.records().map(Result::unwrap).collect();
         assert_eq!(records[0].observation.value, Number::Int(-5));

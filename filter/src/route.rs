@@ -7,7 +7,7 @@ use crate::hash::{Domain, Hasher, Identity};
 use crate::kind::{Intake, Kind};
 use crate::limits::NAME_REMEMBERED_MAX;
 use crate::record::Temporality;
-use crate::units::UnixNanos;
+use crate::units::{Since, UnixNanos};
 use crate::window::Windows;
 use hashbrown::HashMap;
 use phoenix_plan::{
@@ -29,8 +29,8 @@ pub struct Compiled {
     courses: Vec<Course>,
     /// The fold of streams beyond a budget, before its labels are found: which kinds it takes.
     budget_fold: Option<Fold>,
-    /// Since when budgets decide about what no rule speaks of, by the worker's clock; the epoch: since the process began.
-    pub budgets_since: UnixNanos,
+    /// Since when budgets decide about what no rule speaks of.
+    pub budgets_since: Since,
     /// Some rule keeps the heaviest streams.
     ranks: bool,
     /// Until when raw series may end by a switch of this plan: a lifetime of a stream after the last one.
@@ -115,8 +115,8 @@ pub struct Fold {
     pub expiry_ns: u64,
     /// Exemplars that a series keeps of a window.
     pub exemplars_max: u8,
-    /// Since when its points are recorded, by the worker's clock; the epoch: since the process began.
-    pub since: UnixNanos,
+    /// Since when its points are recorded.
+    pub since: Since,
     output: OutputTemporality,
     gauge: Option<Function>,
     up_down: Option<Function>,
@@ -139,6 +139,11 @@ impl Fold {
             (Intake::Exponential, _) => Some(Kind::Exponential),
             (Intake::Summary, _) => self.summary.map(|_| Kind::Summary),
         }
+    }
+
+    /// It is in force since then.
+    pub fn begin(&mut self, at: UnixNanos) {
+        self.since = Since::after(at, self.windows.width_ns.saturating_add(self.windows.delay_ns));
     }
 
     /// Temporality of the output for this input; levels and summaries have but one.
@@ -176,7 +181,7 @@ impl Compiled {
             key,
             courses,
             budget_fold,
-            budgets_since: UnixNanos(0),
+            budgets_since: Since::default(),
             ranks,
             raw_ends_until,
         }
@@ -190,9 +195,16 @@ impl Compiled {
                 == (&rule.metric, &rule.resource, &rule.attributes)
         };
         let is_gone = |rule: &Rule| !self.plan.rules.iter().any(|other| same(rule, other));
-        let had_them = before.plan.budgets.is_some() && !before.plan.rules.iter().any(is_gone);
+        let same_rules = !before.plan.rules.iter().any(is_gone);
         // A clock that was set back must not make newborns of those that passed.
-        self.budgets_since = if had_them { before.budgets_since } else { now.max(before.budgets_since) };
+        let from = now.max(before.budgets_since.at);
+        self.budgets_since = match (before.plan.budgets.is_some(), same_rules) {
+            (true, true) => before.budgets_since,
+            // Some may have folded by a rule until now: these are counted on.
+            (_, false) => Since::after(from, self.budget_patience_ns()),
+            // There were none, and nothing that no rule speaks of folded: it all went out raw until now.
+            (false, true) => Since { at: from, heard: from },
+        };
         let known = |rule: &Rule, salt: Option<u64>| {
             // Where some streams stayed, those were not recorded: only the same ranking goes on.
             let recorded = |course: &Course| match course {
@@ -203,7 +215,7 @@ impl Compiled {
             // Whatever it kept: its streams were recorded.
             let theirs = theirs.filter(|(_, course)| recorded(course));
             let all_folded = theirs.clone().any(|(_, course)| matches!(course, Course::Fold(_)));
-            (theirs.flat_map(|(_, course)| course.folds()).map(|other| other.since).min(), all_folded)
+            (theirs.flat_map(|(_, course)| course.folds()).map(|other| other.since.at).min(), all_folded)
         };
         for (rule, course) in self.plan.rules.iter().zip(&mut self.courses) {
             let salt = match course {
@@ -212,7 +224,7 @@ impl Compiled {
             };
             let (since, all_folded) = known(rule, salt);
             for fold in course.folds_mut() {
-                fold.since = since.unwrap_or(now);
+                fold.begin(since.unwrap_or(now));
             }
             if let Course::TopK(it) = course {
                 it.all_folded = all_folded;
@@ -296,7 +308,7 @@ pub fn fold(hasher: &Hasher, plan: &Plan, fold: &phoenix_plan::Fold, number: usi
             offset_ns: fold.offset().as_nanos(),
             delay_ns: fold.delay.as_nanos(),
         },
-        since: UnixNanos(0),
+        since: Since::default(),
         expiry_ns: fold.value_expiry(plan.stream_expiry).as_nanos(),
         exemplars_max: u8::try_from(fold.exemplars).unwrap_or(u8::MAX),
         output: fold.output_temporality,

@@ -28,6 +28,27 @@ impl UnixNanos {
     }
 }
 
+/// Since when a fold is in force, by the worker's clock; the epoch: since the process began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Since {
+    /// What a stream counted before is not counted from zero.
+    pub at: UnixNanos,
+    /// A stream that was not heard of since then was raw when it came into force, and is not counted on.
+    pub heard: UnixNanos,
+}
+
+impl Since {
+    /// Some may have folded by other rules until then: who was heard of within a window and its delay before (`patience_ns`) did.
+    pub fn after(at: UnixNanos, patience_ns: u64) -> Since {
+        Since { at, heard: at.minus(patience_ns) }
+    }
+
+    /// The later of each.
+    pub fn max(self, other: Since) -> Since {
+        Since { at: self.at.max(other.at), heard: self.heard.max(other.heard) }
+    }
+}
+
 impl fmt::Display for UnixNanos {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:09}", self.0 / 1_000_000_000, self.0 % 1_000_000_000)

@@ -452,26 +452,40 @@ fn what_a_stream_counted_while_it_was_raw_does_not_fold_when_it_returns() {
 
 #[test]
 fn what_passed_without_budgets_does_not_fold_when_they_are_back() {
+    // For longer than a window and its delay, and for less.
+    [21, 3].into_iter().for_each(back_after);
+}
+
+fn back_after(off: u64) {
     let with = plan(SMALL);
     let without = with[..with.find(",\"measure\"").unwrap()].to_owned() + "}";
     let mut p = Process::new(&with, 2);
     p.tick(T0);
     let all = |time, value| (0..150).map(|n| leak(n, T0 + 5, time, value)).collect::<Vec<Point>>();
-    p.send(0, "t", T0 + 10, &counter("requests", "a", &all(T0 + 10, 7)));
-    (T0 + 10..T0 + 40).for_each(|now| p.tick(now));
+    p.send(0, "t", T0 + 10, &counter("requests", "a", &all(T0 + 10, 6)));
+    (T0 + 10..T0 + 39).for_each(|now| p.tick(now));
+    assert_eq!(p.send(0, "t", T0 + 39, &counter("requests", "a", &all(T0 + 39, 7))), 0);
     p.engine
         .configure(without.replace("\"version\":1", "\"version\":2").as_bytes(), UnixNanos((T0 + 40) * S))
         .unwrap();
     assert_eq!(p.send(0, "t", T0 + 40, &counter("requests", "a", &all(T0 + 40, 8))), 150);
-    (T0 + 40..T0 + 60).for_each(|now| p.tick(now));
-    assert_eq!(p.send(0, "t", T0 + 60, &counter("requests", "a", &all(T0 + 60, 1_000))), 150);
+    let back = T0 + 40 + off;
+    (T0 + 40..back).for_each(|now| p.tick(now));
+    assert_eq!(p.send(0, "t", back - 1, &counter("requests", "a", &all(back - 1, 1_000))), 150);
     p.engine
-        .configure(with.replace("\"version\":1", "\"version\":3").as_bytes(), UnixNanos((T0 + 61) * S))
+        .configure(with.replace("\"version\":1", "\"version\":3").as_bytes(), UnixNanos(back * S))
         .unwrap();
-    assert_eq!(p.send(0, "t", T0 + 62, &counter("requests", "a", &all(T0 + 62, 1_001))), 0);
-    assert_eq!(p.send(1, "t", T0 + 72, &counter("requests", "a", &all(T0 + 72, 1_002))), 0);
-    (T0 + 72..T0 + 130).for_each(|now| p.tick(now));
-    assert_eq!(p.folded.values().sum::<i64>(), 150 * 7 + 150, "what passed is in raw series");
+    assert_eq!(p.send(0, "t", back + 1, &counter("requests", "a", &all(back + 1, 1_001))), 0);
+    // Who is born now is counted from the beginning.
+    let mut more = all(back + 11, 1_002);
+    more.extend((200..230).map(|n| leak(n, back + 10, back + 11, 5)));
+    assert_eq!(p.send(1, "t", back + 11, &counter("requests", "a", &more)), 0);
+    (back + 11..back + 60).for_each(|now| p.tick(now));
+    assert_eq!(
+        p.folded.values().sum::<i64>(),
+        150 * 7 + 150 + 30 * 5,
+        "off for {off} s: what passed is in raw series"
+    );
 }
 
 /// The plan with a rule that folds the user's id away from `at` on, seconds.
@@ -580,4 +594,52 @@ fn series_that_never_had_a_label_remain_without_it() {
     assert_eq!(without(&mut p, b"user_id"), 84.0);
     let methods = without(&mut p, b"method");
     assert!((190.0..220.0).contains(&methods), "two hundred users, and four routes: {methods}");
+}
+
+/// Releases of any metric that were said in a run: times of the switch.
+fn releases(p: &mut Process, seen: &mut BTreeSet<(u64, u32)>) {
+    let metrics = &p.engine.registry(0).unwrap().state().metrics;
+    seen.extend(metrics.iter().filter_map(|(id, it)| it.released_s.map(|at| (*id, at))));
+}
+
+/// A share that the process has no room for is no reason to release: what comes back raw would be contained again, once a dwell.
+#[test]
+fn what_the_process_cannot_hold_stays_contained() {
+    let plan = plan(SMALL).replace("\"measure\"", "\"limits\":{\"active_series_max\":10},\"measure\"");
+    let mut p = Process::new(&plan, 2);
+    p.tick(T0);
+    let mut seen = BTreeSet::new();
+    for now in T0 + 1..T0 + 400 {
+        if now.is_multiple_of(10) {
+            let all: Vec<Point> = (0..14).map(|n| leak(n, T0 + 5, now, 7)).collect();
+            p.send(now as usize / 10 % 2, "t", now, &counter("requests", "a", &all));
+        }
+        p.tick(now);
+        releases(&mut p, &mut seen);
+    }
+    assert!(seen.is_empty(), "{seen:?}");
+    assert_eq!(
+        p.engine.registry(0).unwrap().state().metrics.values().filter(|it| it.is_contained()).count(),
+        1
+    );
+}
+
+/// Two metrics of a tenant, each of which fits its share alone: one comes back, and its room is its own before it is there.
+#[test]
+fn what_is_released_has_its_room_before_it_comes() {
+    let mut p = Process::new(&plan(&SMALL.replace("100", "20")), 2);
+    p.tick(T0);
+    let mut seen = BTreeSet::new();
+    for now in T0 + 1..T0 + 900 {
+        if now.is_multiple_of(10) {
+            let count = if now < T0 + 30 { 40 } else { 10 };
+            for metric in ["requests", "errors"] {
+                let all: Vec<Point> = (0..count).map(|n| leak(n, T0 + 5, now, 7)).collect();
+                p.send(now as usize / 10 % 2, "t", now, &counter(metric, "a", &all));
+            }
+        }
+        p.tick(now);
+        releases(&mut p, &mut seen);
+    }
+    assert_eq!(seen.len(), 1, "{seen:?}");
 }

@@ -9,7 +9,7 @@ use common::call::{Call, Wire};
 use common::otlp::{self, SECOND_NS, delta, request};
 use common::plan::{document, shop_document};
 use common::stage::{Setup, Stage};
-use phoenix_host_test::demo::judge::{WARM_UP_METRIC, judge};
+use phoenix_host_test::demo::judge::judge;
 use phoenix_host_test::shop::otlp::text;
 use phoenix_host_test::shop::run::Progress;
 use phoenix_host_test::shop::{Shop, ShopConfig, Truth};
@@ -38,17 +38,6 @@ fn shop(seconds: u64) -> ShopConfig {
         requests_per_connection: 20,
         ..ShopConfig::default()
     }
-}
-
-/// Every worker has served a request, and the margin for the first sample is over.
-async fn warm_up(stage: &Stage) {
-    let body = request("warm-up", vec![otlp::gauge(WARM_UP_METRIC, 1)]);
-    for _ in 0..32 {
-        let reply = stage.call(Call::http(Wire::Http1, body.clone())).await;
-        assert_eq!(reply.as_ref().map(|r| r.status), Some(200), "{reply:?}\n{}", stage.log());
-    }
-    // Twice the heartbeat of owners: every worker knows them all. And more than the plan's margin.
-    sleep(Duration::from_secs(2)).await;
 }
 
 fn books(stage: &Stage) -> BooksConfig {
@@ -92,7 +81,7 @@ async fn four_workers_and_connections_of_twenty_requests() {
         let mut document = shop_document();
         document["plan"]["shards"] = json!(shards);
         let mut stage = Stage::start(Setup::workers(document.clone(), 4)).await;
-        warm_up(&stage).await;
+        stage.warm_up().await;
         let shop = Shop::open(&shop(8), stage.envoy.address(), books(&stage));
         let (truth, progress) = shop.close().await;
         is_undisturbed(&truth, &progress);
@@ -110,7 +99,7 @@ async fn four_workers_and_connections_of_twenty_requests() {
 async fn a_push_every_second_for_thirty_seconds() {
     let mut document = shop_document();
     let mut stage = Stage::start(Setup::workers(document.clone(), 4)).await;
-    warm_up(&stage).await;
+    stage.warm_up().await;
     let shop = Shop::open(&shop(33), stage.envoy.address(), books(&stage));
     let mut refused = 0;
     let begin = Instant::now();
@@ -161,7 +150,7 @@ async fn a_push_every_second_for_thirty_seconds() {
 async fn exporters_that_hang_up_and_come_again() {
     let document = shop_document();
     let mut stage = Stage::start(Setup::workers(document.clone(), 4)).await;
-    warm_up(&stage).await;
+    stage.warm_up().await;
     // Longer than the exporters' patience when they have little, so that what a busy or idle machine does decides nothing.
     stage.sink.answer_after(Duration::from_millis(3));
     let config = ShopConfig { hang_up_every: 3, ..shop(8) };
@@ -291,7 +280,7 @@ fn arrived_series(stage: &Stage) -> BTreeMap<String, i64> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_next_cumulative_point_carries_what_nobody_answered() {
     let mut stage = Stage::start(Setup::workers(document(), 2)).await;
-    warm_up(&stage).await;
+    stage.warm_up().await;
     stage.sink.answer_after(Duration::from_millis(2));
     let mut rng = ChaCha8Rng::seed_from_u64(9);
     let mut expected = 0i128;

@@ -123,7 +123,10 @@ impl Request {
             let batch =
                 Batch { body: &body, tenant: &ours.tenant, sender: &ours.sender, arrived: UnixNanos(now_ns) };
             match scan(&ours.config.plan, ours.framing, &batch, &mut w.scratch) {
-                Ok(scanned) => self.forward(w, scanned, body.len()),
+                Ok(scanned) => {
+                    w.met(&ours.config.plan, now_ns);
+                    self.forward(w, scanned, body.len());
+                }
                 Err(e) => count_error(w, &e),
             }
         });

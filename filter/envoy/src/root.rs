@@ -2,6 +2,7 @@
 //! live longer stands in [`crate::worker`].
 
 use crate::request::Request;
+use crate::worker::Worker;
 use crate::{config, host, ownership, sender, worker};
 use phoenix_filter::emit::Answer;
 use phoenix_filter::units::UnixNanos;
@@ -70,8 +71,9 @@ impl Drop for Root {
 
 impl RootContext for Root {
     fn on_configure(&mut self, len: usize) -> bool {
-        let before = worker::with(|w| w.config.clone()).flatten();
-        let now = UnixNanos(host::now_ns());
+        let wall = UnixNanos(host::now_ns());
+        let in_force = |w: &mut Worker| w.config.clone().map(|c| (w.scratch.now(&c.plan, wall), c));
+        let (now, before) = worker::with(in_force).flatten().map_or((wall, None), |(now, c)| (now, Some(c)));
         let config = match config::parse(&host::plugin_configuration(len), before.as_deref(), now) {
             Ok(config) => Rc::new(config),
             Err(why) => {

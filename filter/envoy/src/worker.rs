@@ -16,6 +16,7 @@ use phoenix_filter::flow::Scratch;
 use phoenix_filter::ledger::Page;
 use phoenix_filter::owner::Owner;
 use phoenix_filter::record::Message;
+use phoenix_filter::route::Compiled;
 use phoenix_filter::units::UnixNanos;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -120,6 +121,12 @@ impl Worker {
             self.look_at_shards(now_ns);
             self.scratch.set_affine_from(peers::affine_from().map(UnixNanos));
         }
+    }
+
+    /// A batch has been scanned under a plan: owners of a plan that follows the points learn what time it is.
+    pub fn met(&mut self, plan: &Compiled, now_ns: u64) {
+        let newest = self.scratch.now(plan, UnixNanos(now_ns));
+        self.owned.iter_mut().for_each(|owned| owned.owner.meet(newest));
     }
 
     fn shards(&self) -> usize {
@@ -303,12 +310,14 @@ impl Worker {
     fn look_after_budgets(&mut self, config: &Config, root: u32, now_ns: u64) {
         let leads = self.owned.iter().any(|o| o.claim.is_some() && o.shard == 0);
         let watches = config.plan.plan.watched_over().is_some();
+        if watches {
+            self.scratch.tick(&config.plan, leads, ownership::workers(), UnixNanos(now_ns));
+        }
         let Some(registry) = self.scratch.registry().filter(|_| watches) else {
             let s = &mut self.stats;
             (s.admitted_series, s.budget_series, s.contained_metrics) = (0, 0, 0);
             return;
         };
-        registry.tick(&config.plan, leads, ownership::workers(), UnixNanos(now_ns));
         let (mut admitted, mut series, mut contained) = (0_u64, 0_u64, 0_u64);
         for metric in registry.state().metrics.values().filter(|_| leads) {
             admitted = admitted.saturating_add(u64::from(metric.admitted));

@@ -130,7 +130,7 @@ fn drops(levels: &[u64], label: &NewLabel) -> bool {
 
 /// Series for which a tenant has room: its reserved part in any case, of the rest what its priority lets it have. `given` is what all tenants
 /// together got since the state was read.
-fn tenant_room(state: &State, capacity: &Capacity, tenant: u64, share: &TenantShare, given: u32) -> u32 {
+pub fn tenant_room(state: &State, capacity: &Capacity, tenant: u64, share: &TenantShare, given: u32) -> u32 {
     let count = |tenant: u64| state.tenants.get(&tenant).map_or(0, |tenant| tenant.series);
     let mine = count(tenant);
     let own = share.active_series.saturating_sub(mine);

@@ -5,7 +5,7 @@
 
 use super::state::{ALL_LABELS, ByHalf};
 use crate::route::{self, Compiled, Fold, Switched};
-use crate::units::UnixNanos;
+use crate::units::{Since, UnixNanos};
 use phoenix_plan::{Budgets, Labels, Placement};
 use std::rc::Rc;
 
@@ -39,7 +39,7 @@ pub struct Level {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Key {
     labels: Box<[u64]>,
-    since: UnixNanos,
+    since: Since,
     released: Option<UnixNanos>,
 }
 
@@ -80,7 +80,7 @@ impl Folds {
         budgets: &Budgets,
         names: &ByHalf<Name>,
         labels: &[u64],
-        since: UnixNanos,
+        since: Since,
         released: Option<UnixNanos>,
     ) -> Option<Rc<Level>> {
         let key = Key { labels: labels.into(), since, released };
@@ -102,7 +102,7 @@ impl Folds {
         Some(level)
     }
 
-    fn make(&mut self, plan: &Compiled, budgets: &Budgets, labels: Labels, since: UnixNanos) -> Fold {
+    fn make(&mut self, plan: &Compiled, budgets: &Budgets, labels: Labels, since: Since) -> Fold {
         self.numbers = self.numbers.saturating_add(1);
         let number = NUMBERS_FROM.saturating_add(self.numbers);
         let mut fold = route::fold(&plan.hasher, &plan.plan, &budgets.fold.with(labels), number);

@@ -112,6 +112,11 @@ impl Metric {
         !self.levels.is_empty()
     }
 
+    /// Some of it folds because of a budget, or did until a release.
+    pub fn is_folding(&self) -> bool {
+        self.has_levels() && !self.is_ranked()
+    }
+
     /// When it is raw again, if that was said.
     pub fn released_at(&self) -> Option<UnixNanos> {
         self.released_s.map(seconds)

@@ -60,13 +60,13 @@ impl Registry {
         standing: Option<Standing>,
     ) -> Option<Rc<Switched>> {
         let forgot_s = self.log.state.metrics.get(&metric).map_or(0, |it| it.forgot_s);
-        let since = rule.fold.since.max(seconds(forgot_s));
+        let since = rule.fold.since.at.max(seconds(forgot_s));
         let (at, since) = match standing {
             Some(Standing::Comes(at_s)) => (seconds(at_s), since),
             // Whoever leaves was raw: unless it is known, it is counted from its next point on.
             Some(Standing::Leaves(at_s)) => (seconds(at_s), since.max(seconds(at_s))),
             Some(_) => return None,
-            None if since == rule.fold.since => return None,
+            None if since == rule.fold.since.at => return None,
             None => (UnixNanos(0), since),
         };
         let key = (index, since, at, matches!(standing, Some(Standing::Comes(_))));
@@ -77,7 +77,7 @@ impl Registry {
         self.tops.numbers = self.tops.numbers.saturating_add(1);
         let number = NUMBERS_FROM.saturating_add(self.tops.numbers);
         let mut fold = route::fold(&plan.hasher, &plan.plan, declared, number);
-        fold.since = since;
+        fold.begin(since);
         let settled_at = at.plus(plan.plan.stream_expiry.as_nanos());
         let made = Rc::new(Switched { at, settled_at, before: Some(fold), after: None, alone: true });
         if self.tops.made.len() >= FOLDS_MAX {

@@ -5,6 +5,7 @@
 //! period, and releases a metric whose need has been below the plan's part of its share, a dwell after its last change at the earliest.
 //! Should a worker hang, nothing is forgotten until it speaks again; should the leader, until there is another.
 
+use super::decide::tenant_room;
 use super::entry::{Entry, Place};
 use super::state::{ByHalf, GONE, Metric, Standing, State, seconds, whole_seconds};
 use super::{Registry, What, low8, rests, tops};
@@ -13,7 +14,7 @@ use crate::route::Compiled;
 use crate::shared::{If, Shared};
 use crate::sketch::Distinct;
 use crate::units::UnixNanos;
-use phoenix_plan::{Budgets, order};
+use phoenix_plan::{Budgets, TenantShare, order};
 use std::rc::Rc;
 
 /// How often need is said, and looked at.
@@ -95,6 +96,8 @@ impl Seen {
 struct Need {
     share: u32,
     tenant_share: u32,
+    /// Series that the process can have of it.
+    room: u32,
     active: Distinct,
 }
 
@@ -103,6 +106,7 @@ impl Need {
         let mut out = generation.to_le_bytes().to_vec();
         out.extend_from_slice(&self.share.to_le_bytes());
         out.extend_from_slice(&self.tenant_share.to_le_bytes());
+        out.extend_from_slice(&self.room.to_le_bytes());
         self.active.encode(&mut out);
         out
     }
@@ -111,14 +115,13 @@ impl Need {
         let (theirs, rest) = bytes.split_first_chunk::<8>()?;
         let (share, rest) = rest.split_first_chunk::<4>()?;
         let (tenant_share, rest) = rest.split_first_chunk::<4>()?;
+        let (room, rest) = rest.split_first_chunk::<4>()?;
         // Of the generation before: that worker has had no tick since this one began.
         let is_new = u64::from_le_bytes(*theirs).saturating_add(1) >= generation;
         let (share, tenant_share) = (u32::from_le_bytes(*share), u32::from_le_bytes(*tenant_share));
-        is_new.then(|| Distinct::decode(rest).ok()).flatten().map(|active| Need {
-            share,
-            tenant_share,
-            active,
-        })
+        let room = u32::from_le_bytes(*room);
+        let active = is_new.then(|| Distinct::decode(rest).ok()).flatten()?;
+        Some(Need { share, tenant_share, room, active })
     }
 }
 
@@ -216,22 +219,26 @@ impl Registry {
         format!("{}need/{metric:x}/{worker}", self.log.prefix())
     }
 
-    /// Say how many streams there are of what is contained.
+    /// Say how many streams there are of what is contained, or comes back.
     fn say_need(&mut self, budgets: &Budgets, shared: &dyn Shared) {
         // What is over leaves no more than its key.
-        let is_over = |id: &u64| !self.log.state.metrics.get(id).is_some_and(Metric::is_contained);
+        let is_over = |id: &u64| !self.log.state.metrics.get(id).is_some_and(Metric::is_folding);
         let over: Vec<u64> = self.upkeep.needed.keys().filter(|id| is_over(id)).copied().collect();
         for id in over {
             self.upkeep.needed.remove(&id);
             shared.set(&self.need_key(id, self.worker), &[], If::Always);
         }
-        for (id, it) in self.log.state.metrics.iter().filter(|(_, it)| it.is_contained()) {
+        for (id, it) in self.log.state.metrics.iter().filter(|(_, it)| it.is_folding()) {
             let Some(measured) = self.measure.metric(*id) else { continue };
             let tenant = self.measure.tenant(it.tenant).map(|tenant| &tenant.name);
             let tenant: &[u8] = tenant.map_or(b"", |name| name);
             let (share, tenant_share) = Registry::share(budgets, tenant, &measured.name);
+            // What the process has for it, whatever its shares.
+            let of_process = TenantShare { active_series: u32::MAX, ..tenant_share.clone() };
+            let room = tenant_room(&self.log.state, &self.capacity, it.tenant, &of_process, 0);
+            let room = it.series().saturating_add(room);
             let tenant_share = tenant_share.active_series;
-            let need = Need { share, tenant_share, active: measured.active.union() };
+            let need = Need { share, tenant_share, room, active: measured.active.union() };
             shared.set(&self.need_key(*id, self.worker), &need.write(self.generation), If::Always);
             self.upkeep.needed.insert(*id, ());
         }
@@ -282,12 +289,35 @@ impl Registry {
         }
     }
 
+    /// What all workers say about a metric: its streams, the smallest shares. None: nobody says anything.
+    fn need(&self, metric: u64, shared: &dyn Shared, workers: u64) -> Option<Need> {
+        let said = (1..=workers).filter_map(|worker| {
+            let (bytes, _) = shared.get(&self.need_key(metric, worker))?;
+            Need::read(&bytes, self.generation)
+        });
+        said.reduce(|mut all, need| {
+            all.active.merge(&need.active);
+            all.share = all.share.min(need.share);
+            all.tenant_share = all.tenant_share.min(need.tenant_share);
+            all.room = all.room.min(need.room);
+            all
+        })
+    }
+
     /// Release what needs no fold any more.
     fn release(&mut self, budgets: &Budgets, shared: &dyn Shared, workers: u64, now: UnixNanos) {
         let percent = f64::from(budgets.restore_below_percent) / 100.0;
         let contained: Vec<u64> =
             self.log.state.metrics.iter().filter(|(_, it)| it.is_contained()).map(|(id, _)| *id).collect();
-        let mut given_back = ByHalf::<f64>::default();
+        // What was released and has not come back yet has its room already: of its tenant, and of the process.
+        let (mut given_back, mut all_back) = (ByHalf::<f64>::default(), 0.0);
+        let comes = |it: &&Metric| it.is_folding() && !it.is_contained();
+        for (metric, it) in self.log.state.metrics.iter().filter(|(_, it)| comes(it)) {
+            let need = self.need(*metric, shared, workers).map_or(0.0, |need| need.active.estimate());
+            let more = (need - f64::from(it.admitted)).max(0.0);
+            *given_back.entry(it.tenant).or_insert(0.0) += more;
+            all_back += more;
+        }
         for metric in contained {
             let Some(it) = self.log.state.metrics.get(&metric) else { continue };
             // A clock that was set back must not make a dwell without end.
@@ -295,34 +325,30 @@ impl Registry {
             if now < changed.plus(dwell_ns) && changed <= now.plus(dwell_ns) {
                 continue;
             }
-            let mut active = Distinct::new();
-            let (mut share, mut tenant_share, mut said) = (u32::MAX, u32::MAX, false);
-            for worker in 1..=workers {
-                let value = shared.get(&self.need_key(metric, worker));
-                if let Some(need) = value.and_then(|(bytes, _)| Need::read(&bytes, self.generation)) {
-                    active.merge(&need.active);
-                    share = share.min(need.share);
-                    tenant_share = tenant_share.min(need.tenant_share);
-                    said = true;
-                }
-            }
-            let series = it.series();
-            let of_tenant = self.log.state.tenants.get(&it.tenant).map_or(0, |tenant| tenant.series);
-            let need = active.estimate();
-            let others = f64::from(of_tenant.saturating_sub(series));
-            // Folded series go a generation after their streams; and what one metric of a tenant gets back the next one cannot have.
-            let folded = f64::from(it.folded);
-            let back = given_back.entry(it.tenant).or_insert(0.0);
-            let room = share.saturating_sub(rests::kept(it.unmade, share));
-            let fits = need <= percent * f64::from(share)
-                && need <= f64::from(room)
-                && need + folded <= f64::from(share)
-                && others + *back + need <= percent * f64::from(tenant_share);
+            let (said, series) = (self.need(metric, shared, workers), it.series());
             // What nobody has measured needs nothing only when nothing of it is left.
-            if (said && !fits) || (!said && series > 0) {
+            if said.is_none() && series > 0 {
+                continue;
+            }
+            let none =
+                || Need { share: u32::MAX, tenant_share: u32::MAX, room: u32::MAX, active: Distinct::new() };
+            let Need { share, tenant_share, room, active } = said.unwrap_or_else(none);
+            let (need, folded) = (active.estimate(), f64::from(it.folded));
+            let of_tenant = self.log.state.tenants.get(&it.tenant).map_or(0, |tenant| tenant.series);
+            let others = f64::from(of_tenant.saturating_sub(series));
+            let back = given_back.entry(it.tenant).or_insert(0.0);
+            // Folded series go a generation after their streams; and what one metric gets back the next one cannot have.
+            let has_room =
+                |need: f64, of: u32| need <= percent * f64::from(of) && need + folded <= f64::from(of);
+            let fits = has_room(need, share)
+                && need <= f64::from(share.saturating_sub(rests::kept(it.unmade, share)))
+                && others + *back + need <= percent * f64::from(tenant_share)
+                && has_room(all_back + need, room);
+            if !fits {
                 continue;
             }
             *back += need;
+            all_back += need;
             let at = now.plus(budgets.switch_lead.as_nanos());
             let (at_s, said_s) = (whole_seconds(at), whole_seconds(now));
             let done = self.log.append(shared, low8(self.generation), |state| {

@@ -124,7 +124,7 @@ impl Walk<'_> {
         if gathered.census.groups.is_empty() {
             return Ok(());
         }
-        let now = self.batch.arrived;
+        let now = self.s.now;
         if let Some(registry) = &mut self.s.registry {
             registry.decide(&gathered.census, now, |label| gathered.names.get(&label).cloned());
         }

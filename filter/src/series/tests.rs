@@ -9,7 +9,7 @@ fn series(output: Temporality) -> Series {
         overflow: Identity(2),
         windows: Windows { width_ns: 10, offset_ns: 0, delay_ns: 0 },
         turn: None,
-        since: UnixNanos(0),
+        since: crate::units::Since::default(),
         output,
         kind: Kind::Sum { monotonic: true },
         expiry_ns: 0,

@@ -58,7 +58,8 @@ fn render(case: &Case, outcome: &Outcome) -> String {
             let _ = writeln!(out, "  {name} {count}");
         }
     }
-    for (name, value) in &outcome.gauges {
+    let is_told = |name: &str, value: u64| value > 0 || ["series", "streams"].contains(&name);
+    for (name, value) in outcome.gauges.iter().filter(|(name, value)| is_told(name, **value)) {
         let _ = writeln!(out, "  {name} {value}");
     }
     if let Some([came, left, waiting, open]) = &outcome.balance {

@@ -32,7 +32,7 @@ use std::collections::BTreeMap;
 pub struct Outcome {
     /// What became of each step, then of the quiet time after the last.
     pub steps: Vec<StepOutcome>,
-    /// Gauges at the end: streams and series.
+    /// Gauges at the end.
     pub gauges: BTreeMap<&'static str, u64>,
     /// Increments in, acknowledged, waiting and open, where the embedder can be asked.
     pub balance: Option<[String; 4]>,
@@ -103,8 +103,8 @@ pub const COUNTERS: [&str; 35] = [
     "emitted",
 ];
 
-/// Gauges that every embedder keeps.
-pub const GAUGES: [&str; 2] = ["streams", "series"];
+/// Gauges that every embedder keeps: streams and series of the fold; what budgets admit, what they have made, how many metrics they contain.
+pub const GAUGES: [&str; 5] = ["streams", "series", "admitted_series", "budget_series", "contained_metrics"];
 
 impl Outcome {
     /// The forwarded messages, in order.

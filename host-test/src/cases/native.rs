@@ -6,6 +6,7 @@
 use super::language::{Action, Answer, Batch};
 use super::{Attempt, Case, Outcome, StepOutcome};
 use anyhow::{Context as _, ensure};
+use phoenix_filter::admission::Metric;
 use phoenix_filter::amount::Amount;
 use phoenix_filter::body::{BodyError, Framing};
 use phoenix_filter::emit::Answer as Verdict;
@@ -13,6 +14,7 @@ use phoenix_filter::flow::Batch as Bytes;
 use phoenix_filter::frame::Encoding;
 use phoenix_filter::local::{Local, Settled};
 use phoenix_filter::units::UnixNanos;
+use phoenix_plan::Plan;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Longer than the longest wait between two attempts.
@@ -64,6 +66,7 @@ pub fn run(case: &Case) -> anyhow::Result<Outcome> {
     };
     outcome.gauges =
         BTreeMap::from([("streams", sum(|owner| owner.streams())), ("series", sum(|owner| owner.series()))]);
+    outcome.gauges.extend(engine.budgets());
     Ok(outcome)
 }
 
@@ -204,6 +207,19 @@ impl Engine {
         ]);
         ledger.retain(|_, count| *count > 0);
         ledger
+    }
+
+    /// What budgets admit, what they have made, how many metrics they contain. Nothing where a plan has none.
+    fn budgets(&mut self) -> [(&'static str, u64); 3] {
+        let plan = Plan::parse(self.plan.to_string().as_bytes()).ok();
+        let watches = plan.is_some_and(|plan| plan.watched_over().is_some());
+        let metrics = self.local.registry(0).filter(|_| watches).map(|it| &it.state().metrics);
+        let sum = |of: fn(&Metric) -> u64| metrics.map_or(0, |all| all.values().map(of).sum());
+        [
+            ("admitted_series", sum(|it| u64::from(it.admitted))),
+            ("budget_series", sum(|it| u64::from(it.folded))),
+            ("contained_metrics", sum(|it| u64::from(it.is_contained()))),
+        ]
     }
 
     fn balance(&self) -> [Amount; 4] {

@@ -7,6 +7,8 @@
 
 /// Requests made by hand: pieces, framing, trailers, hanging up.
 pub mod call;
+/// Counters of many streams over many connections.
+pub mod crowd;
 /// OTLP bodies with a known total.
 pub mod otlp;
 /// Plugin configurations with short windows.
