@@ -22,6 +22,3 @@ pub use document::{
 pub use notes::{Known, notes};
 pub use parse::PolicyError;
 pub use prices::{Model, Priced, Prices};
-
-#[cfg(test)]
-mod tests;

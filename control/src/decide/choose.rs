@@ -136,7 +136,7 @@ fn greedy(
             }
         }
         let helping = moves.into_iter().filter(|it| it.saved < rest && it.saved >= 1.0_f64.max(rest * WORTH));
-        let Some(next) = helping.max_by(|a, b| denser(a, b)) else { break };
+        let Some(next) = helping.max_by(denser) else { break };
         spent = (spent.0 + next.used, spent.1 + next.lost);
         rest -= next.saved;
         apply(units, &next, touched);

@@ -29,6 +29,11 @@ const STYLE: &str = "<style>text{font:12px system-ui,sans-serif;fill:#333}.title
 .away{fill:#b91c1c;fill-opacity:.08}.bg{fill:#fff}@media(prefers-color-scheme:dark){text{fill:#ddd}.bg{fill:#111}.grid{stroke:#333}.out{stroke:#60a5fa}.folded{fill:#60a5fa}\
 .need{stroke:#fb923c}.mark{stroke:#4ade80}}</style>";
 
+/// A value of each interval, as the height of a line.
+type Heights<'h> = dyn Fn(&super::Interval) -> f64 + 'h;
+/// Makes a line of them.
+type Line<'l> = dyn Fn(&Heights<'_>) -> String + 'l;
+
 /// The picture.
 pub fn svg(run: &Run) -> String {
     let end_s = run.intervals.last().map_or(1, |it| it.at_s).max(1) as f64;
@@ -76,7 +81,7 @@ pub fn svg(run: &Run) -> String {
             y(value) + 4.0
         );
     }
-    let line = |values: &dyn Fn(&super::Interval) -> f64| -> String {
+    let line = |values: &Heights<'_>| -> String {
         run.intervals
             .iter()
             .enumerate()
@@ -131,12 +136,7 @@ fn legend(svg: &mut String) {
 }
 
 /// Embedders as a line, rules in force as an area, minutes below.
-fn lower(
-    svg: &mut String,
-    run: &Run,
-    x: &dyn Fn(u64) -> f64,
-    line: &dyn Fn(&dyn Fn(&super::Interval) -> f64) -> String,
-) {
+fn lower(svg: &mut String, run: &Run, x: &dyn Fn(u64) -> f64, line: &Line<'_>) {
     let embedders = run.intervals.iter().map(|it| it.embedders).max().unwrap_or(1).max(1) as f64;
     let rules = run.intervals.iter().map(|it| it.rules).max().unwrap_or(1).max(1) as f64;
     let scale = |part: f64| LOW_BOTTOM - (LOW_BOTTOM - LOW_TOP) * part;

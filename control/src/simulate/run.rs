@@ -19,6 +19,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::rc::Rc;
 
 /// A step of virtual time, in seconds: what an export interval and a decision interval have in common.
@@ -147,9 +148,8 @@ pub fn run(options: Options) -> Result<Run> {
         let there = scenario.embedders(embedders, now_s);
         fleet.retain(|number, _| there.contains(number));
         for number in there.clone() {
-            if !fleet.contains_key(&number) {
-                let plan = control.newcomer();
-                fleet.insert(number, Embedder::start(number, &plan, now_ns)?);
+            if let Entry::Vacant(place) = fleet.entry(number) {
+                place.insert(Embedder::start(number, &control.newcomer(), now_ns)?);
             }
         }
         if scenario.restarts_control(now_s) {
@@ -169,7 +169,7 @@ pub fn run(options: Options) -> Result<Run> {
         for (number, embedder) in &mut fleet {
             embedder.tick(now_ns)?;
             // Each embedder reports in its own second of the interval.
-            if (now_s + STEP_S * *number as u64) % INTERVAL_S == 0 {
+            if (now_s + STEP_S * *number as u64).is_multiple_of(INTERVAL_S) {
                 for body in embedder.reports(now_ns) {
                     reports_sent = (reports_sent.0 + 1, reports_sent.1 + body.len() as u64);
                     let body = Rc::new(body);

@@ -95,7 +95,9 @@ impl Scenario {
 
     /// Is an embedder cut off from the control host now?
     pub fn is_cut_off(self, embedder: usize, at_s: u64) -> bool {
-        self == Scenario::Partition && embedder % 3 == 0 && (BEGINS_S + 60..BEGINS_S + 360).contains(&at_s)
+        self == Scenario::Partition
+            && embedder.is_multiple_of(3)
+            && (BEGINS_S + 60..BEGINS_S + 360).contains(&at_s)
     }
 
     /// Is the control host there?

@@ -17,7 +17,7 @@ pub fn run(data: &[u8]) {
     assert_eq!(Plan::parse(&text).as_ref(), Ok(&plan), "written and read again");
     let value = &data[..data.len().min(40)];
     for name in [&b""[..], b"http.requests", b"\xff\xfe", value] {
-        let _ = plan.rule_for(name, |_| Some(value), |key| key.starts_with('a').then_some(name));
+        let _ = plan.rule_for(b"shop", name, |_| Some(value), |key| key.starts_with('a').then_some(name));
     }
     let compiled = Compiled::new(plan.clone());
     for (index, rule) in plan.rules.iter().enumerate() {
