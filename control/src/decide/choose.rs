@@ -6,7 +6,7 @@
 //!
 //! With fixed savings that is a minimum knapsack, for which greedy by saving per cost, finished at every step by the cheapest single move that
 //! suffices, is within twice the best (Csirik and others, *Heuristics for the 0-1 min-knapsack problem*, 1991). Savings here shrink as
-//! labels are added, so no bound is claimed; a property test holds small cases to it. What turns out not to be needed is taken back. Cost: moves times labels
+//! labels are added, so no bound is claimed. What turns out not to be needed is taken back. Cost: moves times labels
 //! for each move that is made.
 
 use super::scope::{Scope, Scopes};
