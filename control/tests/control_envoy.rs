@@ -242,6 +242,14 @@ impl Fleet {
         raw + folded
     }
 
+    /// Increments in raw series of users.
+    fn raw_of_users(&self) -> i128 {
+        let books = self.sink.books();
+        let series = books.metrics.values().flat_map(|book| &book.raw.series);
+        let users = series.filter(|(name, _)| name.contains("user_id"));
+        users.map(|(_, series)| series.read(self.began_ns).total.ints).sum()
+    }
+
     fn truth(&self) -> i128 {
         self.pods.iter().map(Pods::truth).sum()
     }
@@ -356,14 +364,18 @@ async fn an_explosion_is_contained_at_once_and_then_decided_on() {
     // Nothing more comes, windows close, and every increment is there once.
     let truth = fleet.truth();
     let begin = Instant::now();
-    while fleet.total() != truth {
-        assert!(begin.elapsed() < PATIENCE, "{} of {truth} arrived", fleet.total());
+    while fleet.total() < truth {
+        assert!(begin.elapsed() < PATIENCE, "{:?} of {truth} arrived", fleet.totals());
         sleep(Duration::from_millis(200)).await;
     }
     sleep(Duration::from_secs(6)).await;
-    assert_eq!(fleet.total(), truth, "and stays so");
+    // A stream that folds already and passes raw once, because its owner had no room for a record (`phoenix_carried`), shows its whole total as a raw
+    // series: docs/budgets.md, "What to know before". Nothing else may be there twice.
+    let (total, users) = (fleet.total(), fleet.raw_of_users());
+    assert!((truth..=truth + users).contains(&total), "{total} of {truth}, {users} in raw series of users");
     let (raw, folded) = fleet.totals();
-    println!("{truth} in = {raw} raw + {folded} folded");
+    let carried = fleet.stat(0, "carried").await + fleet.stat(1, "carried").await;
+    println!("{truth} in, {raw} raw + {folded} folded; {users} raw of users, {carried} points carried");
     assert!(folded > 0);
     assert!(fleet.sink.books().findings().is_empty(), "{:?}", fleet.sink.books().findings().first());
 

@@ -72,3 +72,21 @@ async fn a_real_envoy_lives_as_told() {
     envoy.kill().await.unwrap();
     assert!(!envoy.is_running());
 }
+
+/// `envoy/controlled.yaml` is `envoy/gateway.yaml` but for the plan's way in and the clusters of the control host.
+#[test]
+fn the_controlled_gateway_is_the_gateway() {
+    let (gateway, controlled) =
+        (shipped("envoy/gateway.yaml").unwrap(), shipped("envoy/controlled.yaml").unwrap());
+    let body = |text: &str| text.split_once("\nnode:").expect("node").1.trim_end().to_owned();
+    let (gateway, controlled) = (body(&gateway), body(&controlled));
+    let cut = |text: &str| {
+        let (head, rest) = text.split_once("          # 2. Phoenix").expect("the filter");
+        let (_, tail) = rest.split_once("          # 3. What is left").expect("the next filter");
+        (head.to_owned(), tail.to_owned())
+    };
+    let ((head, tail), (own_head, own_tail)) = (cut(&gateway), cut(&controlled));
+    assert_eq!(own_head, head);
+    let more = own_tail.strip_prefix(tail.as_str()).expect("the same clusters first");
+    assert!(more.trim_start().starts_with("# The control host, for plans"), "{more}");
+}
