@@ -4,14 +4,14 @@
 //! client of your own until this one speaks it ([docs/control.md](../../docs/control.md)).
 
 use crate::show::{clean, count, table};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use serde_json::Value;
 use std::io::Read as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Longest answer, bytes.
+/// Longest answer that is shown, bytes.
 const ANSWER_MAX: u64 = 64 << 20;
 
 /// Where the control host is, and how it is to be shown.
@@ -26,30 +26,36 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// The answer, which is good.
-    fn bytes(&self, method: &str, path: &str) -> Result<Vec<u8>> {
+    /// The body of an answer, which is good.
+    fn body(&self, method: &str, path: &str) -> Result<ureq::Body> {
         let url = format!("{}{path}", self.control.trim_end_matches('/'));
         let config = ureq::Agent::config_builder().http_status_as_error(false);
         let agent: ureq::Agent = config.timeout_global(Some(Duration::from_secs(30))).build().into();
         let mut request = http::Request::builder().method(method).uri(&url);
         if let Some(token) = std::env::var("PHOENIX_TOKEN").ok().filter(|token| !token.is_empty()) {
+            let host = url.strip_prefix("http://").unwrap_or(&url);
+            let is_near = ["127.0.0.1", "localhost", "[::1]"].iter().any(|near| host.starts_with(near));
+            ensure!(is_near, "--control {url}: PHOENIX_TOKEN goes over plain text to loopback only");
             request = request.header("authorization", format!("Bearer {token}"));
         }
         let mut answer = agent.run(request.body(())?).with_context(|| url.clone())?;
-        let mut bytes = Vec::new();
-        let body = answer.body_mut().as_reader();
-        body.take(ANSWER_MAX).read_to_end(&mut bytes).with_context(|| url.clone())?;
         let status = answer.status();
         if !status.is_success() {
+            let mut bytes = Vec::new();
+            let body = answer.body_mut().as_reader();
+            body.take(1 << 20).read_to_end(&mut bytes).with_context(|| url.clone())?;
             let said: Value = serde_json::from_slice(&bytes).unwrap_or_default();
             let plain = String::from_utf8_lossy(&bytes);
             bail!("{url}: {status}: {}", said["error"].as_str().unwrap_or(plain.trim()));
         }
-        Ok(bytes)
+        Ok(answer.into_body())
     }
 
     fn ask(&self, method: &str, path: &str) -> Result<Value> {
-        serde_json::from_slice(&self.bytes(method, path)?).with_context(|| format!("{path}: no JSON"))
+        let mut bytes = Vec::new();
+        self.body(method, path)?.into_reader().take(ANSWER_MAX + 1).read_to_end(&mut bytes)?;
+        ensure!(bytes.len() as u64 <= ANSWER_MAX, "{path}: an answer of more than {ANSWER_MAX} bytes");
+        serde_json::from_slice(&bytes).with_context(|| format!("{path}: no JSON"))
     }
 
     fn show(&self, body: &Value, table: impl FnOnce(&Value)) -> ExitCode {
@@ -178,14 +184,25 @@ pub fn plan(arguments: &Arguments, node: &str) -> Result<ExitCode> {
 
 /// A copy of the state, into a new file.
 pub fn backup(arguments: &Arguments, out: &std::path::Path) -> Result<ExitCode> {
-    let bytes = arguments.bytes("GET", "/api/v1/backup")?;
     let name = || out.display().to_string();
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(out).with_context(name)?;
-    std::io::Write::write_all(&mut file, &bytes).and_then(|()| file.sync_all()).with_context(name)?;
-    println!(
-        "{}: {} bytes; to restore it, stop phoenix control and give it this file as --state",
+    let body = arguments.body("GET", "/api/v1/backup")?;
+    let expected = body.content_length();
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(out).with_context(name)?;
+    let written = std::io::copy(&mut body.into_reader(), &mut file).and_then(|n| file.sync_all().map(|()| n));
+    let written = written.with_context(name)?;
+    ensure!(
+        expected.is_none_or(|expected| expected == written),
+        "{}: {written} of {} bytes came",
         out.display(),
-        bytes.len()
+        expected.unwrap_or(0)
+    );
+    println!(
+        "{}: {written} bytes; to restore it, stop phoenix control and give it this file as --state",
+        out.display()
     );
     Ok(ExitCode::SUCCESS)
 }

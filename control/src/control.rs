@@ -33,6 +33,7 @@ use phoenix_serve::publish::xds::{Event, Noted, Xds};
 use phoenix_serve::role::Access;
 use phoenix_serve::tls::Tls;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
@@ -47,11 +48,37 @@ pub(crate) struct Shared {
     access: Arc<Access>,
     /// Somebody has approved: decide now.
     wake: Notify,
+    /// Refusals that are written down, by minute.
+    refusals: Mutex<Refusals>,
+    /// Lines that could not be written.
+    audit_failed: AtomicU64,
+    /// Refusals that were not written, one by one.
+    unwritten: AtomicU64,
 }
 
 impl Shared {
+    /// The loop, between two turns. A turn may take a while: whoever serves others meanwhile is let go.
     fn core(&self) -> std::sync::MutexGuard<'_, Core> {
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+        tokio::task::block_in_place(|| self.core.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A line about somebody who was refused, of which strangers can make as many as they like: so many a minute are written, the rest is counted.
+    fn refuse(&self, actor: &str, action: &str, subject: &str, detail: &str) {
+        let missed = {
+            let mut it = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            match it.admit(now_ns() / 60_000_000_000) {
+                Some(missed) => missed,
+                None => {
+                    self.unwritten.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
+            }
+        };
+        if missed > 0 {
+            let detail = format!("{missed} more were refused in an earlier minute");
+            self.note("control", "refused", "many", &detail);
+        }
+        self.note(actor, action, subject, detail);
     }
 
     /// A line in the audit log. One that cannot be written is said on standard error: the loop goes on, and `/metrics` counts it.
@@ -63,17 +90,45 @@ impl Shared {
             subject: subject.to_owned(),
             detail: detail.to_owned(),
         };
-        let written = self.audit.lock().unwrap_or_else(PoisonError::into_inner).append(&entry);
+        let written = tokio::task::block_in_place(|| {
+            self.audit.lock().unwrap_or_else(PoisonError::into_inner).append(&entry)
+        });
         if let Err(error) = written {
-            self.core().audit_failed += 1;
+            self.audit_failed.fetch_add(1, Ordering::Relaxed);
             eprintln!("{error:#}");
         }
     }
 }
 
+/// Refusals that are written in a minute.
+const REFUSALS_MAX: u32 = 300;
+
+/// How many refusals were written in the minute that is.
+#[derive(Default)]
+struct Refusals {
+    minute: u64,
+    written: u32,
+    missed: u64,
+}
+
+impl Refusals {
+    /// May another be written? Then, how many were missed before it.
+    fn admit(&mut self, minute: u64) -> Option<u64> {
+        if self.minute != minute {
+            (self.minute, self.written) = (minute, 0);
+        }
+        if self.written >= REFUSALS_MAX {
+            self.missed += 1;
+            return None;
+        }
+        self.written += 1;
+        Some(std::mem::take(&mut self.missed))
+    }
+}
+
 /// Runs until it is told to stop.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
     runtime.block_on(serve_until_stopped(arguments))
 }
 
@@ -92,6 +147,9 @@ async fn serve_until_stopped(arguments: &Arguments) -> Result<ExitCode> {
         tls: tls.clone(),
         access: access.clone(),
         wake: Notify::new(),
+        refusals: Mutex::default(),
+        audit_failed: AtomicU64::new(0),
+        unwritten: AtomicU64::new(0),
     });
     let heard = shared.clone();
     let noted: Noted = Arc::new(move |node, event| {
@@ -101,7 +159,7 @@ async fn serve_until_stopped(arguments: &Arguments) -> Result<ExitCode> {
             Event::Refused(version, why) => ("refused", format!("plan {version}: {why}")),
             Event::Denied(why) => ("denied", why.to_owned()),
         };
-        heard.note(&node.id, action, "plan", &detail);
+        heard.refuse(&node.id, action, "plan", &detail);
     });
     let answers = shared.answers.clone();
     let poll =
@@ -112,6 +170,11 @@ async fn serve_until_stopped(arguments: &Arguments) -> Result<ExitCode> {
     let address = serve(&port, router, shared.counted.clone()).await?;
     let scheme = if port.tls.is_some() { "https" } else { "http" };
     println!("phoenix control: {scheme}://{address}");
+    let unaudited = shared.core().unaudited()?;
+    for (action, subject, detail) in unaudited {
+        shared.note("control", action, &subject, &format!("{detail} (written late)"));
+    }
+    shared.core().audited()?;
     shared.note(
         "control",
         "started",
@@ -135,21 +198,24 @@ async fn serve_until_stopped(arguments: &Arguments) -> Result<ExitCode> {
 
 /// One turn of the loop; how long until the next.
 fn step(shared: &Shared) -> std::time::Duration {
-    let (said, next) = {
+    let (said, failed, next) = {
         let mut core = shared.core();
-        let said = core.turn(now_ns());
-        (said, core.interval())
+        let (said, failed) = core.turn(now_ns());
+        (said, failed, core.interval())
     };
-    match said {
-        Ok(entries) => {
-            for (action, subject, detail) in entries {
-                shared.note("control", action, &subject, &detail);
-            }
-        }
-        Err(error) => {
-            eprintln!("{error:#}");
-            shared.note("control", "failed", "turn", &format!("{error:#}"));
-        }
+    let failed_before = shared.audit_failed.load(Ordering::Relaxed);
+    for (action, subject, detail) in said {
+        shared.note("control", action, &subject, &detail);
+    }
+    if let Some(error) = failed {
+        eprintln!("{error:#}");
+        shared.note("control", "failed", "turn", &format!("{error:#}"));
+    }
+    // What a crash keeps out of the log is written when this begins again.
+    if shared.audit_failed.load(Ordering::Relaxed) == failed_before
+        && let Err(error) = shared.core().audited()
+    {
+        eprintln!("{error:#}");
     }
     next
 }

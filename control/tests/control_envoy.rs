@@ -1,7 +1,7 @@
 //! The whole loop on real Envoys: an explosion is contained locally at once, then decided on for the fleet; the control host is killed in between, and an Envoy.
 //!
 //! In: `phoenix control` on `envoy/controlled.yaml` twice, cumulative counters whose truth is known, a label that explodes through one of the two. Out: the module folds before anybody
-//! has decided; the decision reaches both, by a switch; every increment arrives once, raw or folded; SIGKILL of the control host changes no plan; an
+//! has decided; the decision reaches both, by a switch; every increment arrives, and none twice but those of streams that were carried raw; SIGKILL of the control host changes no plan; an
 //! Envoy that was killed comes back under the newest plan, and nothing is inflated. Plain text on loopback: TLS is in `phoenix-serve`.
 
 #[path = "stages/tools.rs"]
@@ -81,8 +81,8 @@ impl Control {
         serde_json::from_slice(&body).unwrap()
     }
 
-    /// The versions that each node has taken, and what it refused.
-    async fn taken(&self, envoys: &[Envoy]) -> Vec<(String, String)> {
+    /// The version that each node has taken, and when; none has refused one.
+    async fn taken(&self, envoys: &[Envoy]) -> Vec<(String, String, u64)> {
         let status = self.get("/api/v1/status").await;
         let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -99,7 +99,10 @@ impl Control {
                     it["said"]["refused"]
                 );
             })
-            .map(|it| (text(&it["id"]), text(&it["said"]["taken"][0])))
+            .map(|it| {
+                let at_ns = it["said"]["taken"][1].as_u64().unwrap_or(0);
+                (text(&it["id"]), text(&it["said"]["taken"][0]), at_ns)
+            })
             .collect()
     }
 }
@@ -286,7 +289,7 @@ async fn an_explosion_is_contained_at_once_and_then_decided_on() {
         start("gateway-b", sink.address()).await.unwrap(),
     ];
     let begin = Instant::now();
-    while control.taken(&envoys).await.iter().filter(|(_, version)| !version.is_empty()).count() < 2 {
+    while control.taken(&envoys).await.iter().filter(|(_, version, _)| !version.is_empty()).count() < 2 {
         assert!(begin.elapsed() < PATIENCE, "not both");
         sleep(Duration::from_millis(50)).await;
     }
@@ -353,7 +356,7 @@ async fn an_explosion_is_contained_at_once_and_then_decided_on() {
         fleet.export().await;
         let taken = control.taken(&fleet.envoys).await;
         let folds = fleet.stat(0, "recorded").await > 0
-            && taken.iter().filter(|(_, version)| !version.is_empty()).count() == 2;
+            && taken.iter().filter(|(_, version, _)| !version.is_empty()).count() == 2;
         if folds && begin.elapsed() > Duration::from_secs(12) {
             break;
         }
@@ -381,11 +384,17 @@ async fn an_explosion_is_contained_at_once_and_then_decided_on() {
 
     // An Envoy is killed, and comes back under the plan of the others.
     fleet.envoys[1].kill().await.unwrap();
+    let killed_ns = unix_ns();
     let sink_address = fleet.sink.address();
     fleet.envoys[1].start_again(|yaml| controlled(&yaml, "gateway-b", address, sink_address)).await.unwrap();
     let begin = Instant::now();
     let mut rounds = 0;
-    while rounds < 16 || control.taken(&fleet.envoys).await.iter().any(|(_, version)| version.is_empty()) {
+    let is_back = |taken: Vec<(String, String, u64)>| {
+        taken
+            .iter()
+            .any(|(id, version, at_ns)| id == "gateway-b" && !version.is_empty() && *at_ns > killed_ns)
+    };
+    while rounds < 16 || !is_back(control.taken(&fleet.envoys).await) {
         fleet.export().await;
         rounds += 1;
         assert!(begin.elapsed() < PATIENCE);

@@ -2,7 +2,7 @@
 //!
 //! In: what was decided, approved and refused, by whom. Out: a file that only grows, and whether it is whole ([`verify`]). A line that was changed, taken out or
 //! put in breaks the chain from there on. Lines cut off at the end break nothing: compare the last hash with one that was noted elsewhere
-//! (`/metrics` and every backup have it). Refuses to go on behind a line that it cannot read.
+//! (`phoenix status --json` shows it). Refuses to go on behind a line that it cannot read.
 //!
 //! `hash` is the SHA-256 of the line as it stands without its last field: `{…,"prev":"…"}`.
 
@@ -81,8 +81,9 @@ impl Audit {
     /// It cannot be opened, or is not whole.
     pub fn open(path: &Path) -> Result<Audit> {
         let context = || format!("audit log {}", path.display());
-        let mut file =
-            OpenOptions::new().read(true).append(true).create(true).open(path).with_context(context)?;
+        let mut file = private(OpenOptions::new().read(true).append(true).create(true))
+            .open(path)
+            .with_context(context)?;
         let mut text = Vec::new();
         file.read_to_end(&mut text).with_context(context)?;
         let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
@@ -125,6 +126,13 @@ impl Audit {
     pub fn head(&self) -> &Head {
         &self.head
     }
+}
+
+/// Its owner's alone.
+fn private(options: &mut OpenOptions) -> &mut OpenOptions {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    options
 }
 
 /// The most that fits a field.
@@ -279,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_refused_does_not_fill_the_disk() {
+    fn a_field_has_an_end() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
         let mut audit = Audit::open(&path).unwrap();

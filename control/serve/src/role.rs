@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 pub enum Role {
     /// Reads everything but keys.
     Viewer,
-    /// Reads, approves and takes back plans.
+    /// Reads, and approves.
     Approver,
     /// All of it.
     Admin,
@@ -25,7 +25,7 @@ pub enum Role {
 pub enum Right {
     /// Reading.
     Read,
-    /// Approving and rolling back.
+    /// Approving.
     Approve,
     /// Changing what the control host works with.
     Administer,
@@ -141,7 +141,12 @@ impl Access {
             if let Some(token) = &grant.token_sha256
                 && (token.len() != 64 || !token.bytes().all(|byte| byte.is_ascii_hexdigit()))
             {
-                return Err(format!("{}: {token:?}; allowed: 64 hex digits", field("token_sha256")));
+                // Somebody may have put the token itself there: it is not repeated.
+                return Err(format!(
+                    "{}: {} bytes; allowed: 64 hex digits",
+                    field("token_sha256"),
+                    token.len()
+                ));
             }
             if grant.certificate.as_ref().is_some_and(String::is_empty) {
                 return Err(format!(

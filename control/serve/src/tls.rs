@@ -128,7 +128,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     Ok(all)
 }
 
-/// Names in a certificate: subject alternative names, then the common name.
+/// Names in a certificate: its subject alternative names; where it has none, the common name (RFC 6125, 6.4.4).
 pub fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
     let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return Vec::new() };
     let mut names = Vec::new();
@@ -140,7 +140,10 @@ pub fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
             _ => None,
         }));
     }
-    names.extend(parsed.subject().iter_common_name().filter_map(|it| it.as_str().ok()).map(str::to_owned));
+    if names.is_empty() {
+        names
+            .extend(parsed.subject().iter_common_name().filter_map(|it| it.as_str().ok()).map(str::to_owned));
+    }
     names
 }
 
@@ -167,7 +170,7 @@ mod tests {
         )
         .unwrap();
         let chain = certificates(&folder.path().join("gateway-a.pem")).unwrap();
-        assert_eq!(names(&chain[0]), ["gateway-a", "gateway-a"]);
+        assert_eq!(names(&chain[0]), ["gateway-a"]);
     }
 
     #[test]

@@ -13,14 +13,16 @@
 //! | `GET /metrics` | viewer | for Prometheus |
 //! | `GET /healthz`, `/readyz` | anybody | the process runs; it has decided |
 //!
-//! Errors are JSON, `{"error": …}`, and name field, value and allowed range. Who is refused is in the audit log.
+//! Errors are JSON, `{"error": …}`, and name field, value and allowed range. Who may not, and what the collector refuses, is in the audit log.
+//! Over plain text a question must name a loopback host: a page that a browser shows under another name has no business here.
 
+use super::core::node_of;
 use super::{Shared, metrics, now_ns};
 use crate::otlp::PROTOBUF;
 use crate::otlp::frame::gunzip_within;
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Extension, Path, Query, State};
+use axum::extract::{Extension, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -30,6 +32,10 @@ use phoenix_serve::role::{Caller, Denied, Right};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the body of a report may take.
+const BODY_TIME: Duration = Duration::from_secs(30);
 
 type App = State<Arc<Shared>>;
 type Answer = Result<Response, Refused>;
@@ -61,26 +67,46 @@ pub fn routes(shared: Arc<Shared>) -> Router {
         .route("/metrics", get(exposition))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .layer(DefaultBodyLimit::max(BYTES_MAX))
         .with_state(shared)
 }
 
 impl Shared {
     /// Lets somebody in, or says why not.
     fn allow(&self, peer: &Peer, headers: &HeaderMap, right: Right, what: &str) -> Result<Caller, Refused> {
+        if peer.is_plain && right != Right::Embed && !is_loopback(headers) {
+            let why = "host: another than loopback; allowed: localhost, 127.0.0.1 or [::1], and no origin but these";
+            self.refuse(&peer.address.ip().to_string(), "denied", what, why);
+            return Err(Refused(StatusCode::FORBIDDEN, why.to_owned()));
+        }
         let authorization = headers.get("authorization").and_then(|value| value.to_str().ok());
         self.access.allow(&peer.credentials(authorization), right).map_err(|denied| {
             let (status, why) = match denied {
                 Denied::Unknown(why) => (StatusCode::UNAUTHORIZED, why),
                 Denied::Forbidden(why) => (StatusCode::FORBIDDEN, why),
             };
-            self.note(&peer.address.to_string(), "denied", what, &why);
+            self.refuse(&peer.address.ip().to_string(), "denied", what, &why);
             Refused(status, why)
         })
     }
 }
 
-async fn report(State(it): App, Extension(peer): Extension<Peer>, headers: HeaderMap, body: Bytes) -> Answer {
+/// Do the names under which this was asked for mean this machine?
+fn is_loopback(headers: &HeaderMap) -> bool {
+    let names = ["host", "origin"].into_iter().filter_map(|name| headers.get(name));
+    names.map(|value| value.to_str().unwrap_or("")).all(|value| {
+        let host = value.strip_prefix("http://").unwrap_or(value);
+        let host = host
+            .rsplit_once(':')
+            .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
+            .map_or(host, |it| it.0);
+        matches!(host, "localhost" | "127.0.0.1" | "[::1]")
+    })
+}
+
+async fn report(State(it): App, Extension(peer): Extension<Peer>, request: Request) -> Answer {
+    let (head, body) = request.into_parts();
+    let headers = head.headers;
+    // Nobody who may not send has anything of it read.
     let caller = it.allow(&peer, &headers, Right::Embed, "report")?;
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
     let of_type = header("content-type").split(';').next().unwrap_or("").trim().to_owned();
@@ -93,6 +119,11 @@ async fn report(State(it): App, Extension(peer): Extension<Peer>, headers: Heade
         Refused(StatusCode::PAYLOAD_TOO_LARGE, why)
     };
     let encoding = header("content-encoding").to_owned();
+    let body = match tokio::time::timeout(BODY_TIME, axum::body::to_bytes(body, BYTES_MAX)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => return Err(too_large()),
+        Err(_) => return Err(Refused(StatusCode::REQUEST_TIMEOUT, "report: no body in time".to_owned())),
+    };
     let taken = tokio::task::spawn_blocking(move || {
         let body: Bytes = match encoding.as_str() {
             "" | "identity" => body,
@@ -118,6 +149,15 @@ async fn report(State(it): App, Extension(peer): Extension<Peer>, headers: Heade
                 return Err(Refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
             }
         };
+        if !caller.nodes.is_empty() {
+            // Of what cannot be read the collector says why.
+            let of = phoenix_report::read(&body, now_ns()).map(|report| report.process).unwrap_or_default();
+            if !of.is_empty() && !caller.is_node(node_of(&of)) {
+                let why = format!("process: {of:?} is not of {:?}", caller.name);
+                it.refuse(&caller.name, "denied", "report", &why);
+                return Err(Refused(StatusCode::FORBIDDEN, why));
+            }
+        }
         let refused = match it.core().take(&body, now_ns()) {
             Ok(_) => return Ok(StatusCode::ACCEPTED),
             Err(refused) => refused,
@@ -126,7 +166,7 @@ async fn report(State(it): App, Extension(peer): Extension<Peer>, headers: Heade
         if refused.reason.is_usual() {
             return Ok(StatusCode::ACCEPTED);
         }
-        it.note(&caller.name, "refused", "report", &refused.to_string());
+        it.refuse(&caller.name, "refused", "report", &refused.to_string());
         Err(bad(refused.to_string()))
     });
     let taken =
@@ -136,7 +176,7 @@ async fn report(State(it): App, Extension(peer): Extension<Peer>, headers: Heade
 
 async fn status(State(it): App, Extension(peer): Extension<Peer>, headers: HeaderMap) -> Answer {
     it.allow(&peer, &headers, Right::Read, "status")?;
-    let answers = it.answers.all();
+    let answers = it.answers.all(now_ns());
     let audit = it.audit.lock().map(|audit| audit.head().clone()).unwrap_or_default();
     let core = it.core();
     let tenants: Value = core
@@ -219,7 +259,7 @@ async fn approve(
         let why = format!(
             "decision: {id:?} does not wait for approval; allowed: one of `waiting` in /api/v1/status"
         );
-        it.note(&caller.name, "refused", &format!("approve {id}"), &why);
+        it.refuse(&caller.name, "refused", &format!("approve {id}"), &why);
         return Err(Refused(StatusCode::NOT_FOUND, why));
     }
     it.note(&caller.name, "approved", &id, "");

@@ -39,9 +39,16 @@ pub struct Arguments {
     /// The module's settings in Envoy (`envoy` in docs/envoy.md), JSON. Left out: folded points and reports go to the clusters of envoy/controlled.yaml.
     #[arg(long, value_name = "FILE")]
     pub envoy: Option<PathBuf>,
-    /// A folder with a phoenix.yaml for Envoys that watch a file: the plan of an embedder that is not known.
-    #[arg(long, value_name = "FOLDER")]
-    pub file: Option<PathBuf>,
+    /// A folder in which phoenix.yaml is replaced by the plan of this node, for an Envoy that watches it; may be repeated.
+    #[arg(long = "file", value_name = "NODE=FOLDER", value_parser = node_and_folder)]
+    pub files: Vec<(String, PathBuf)>,
+}
+
+fn node_and_folder(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=').filter(|(node, folder)| !node.is_empty() && !folder.is_empty()) {
+        Some((node, folder)) => Ok((node.to_owned(), PathBuf::from(folder))),
+        None => Err("allowed: the id of a node, =, a folder".to_owned()),
+    }
 }
 
 #[derive(serde::Deserialize)]

@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime};
 /// The loop and what it knows.
 pub struct Core {
     path: PathBuf,
-    read_of: Option<SystemTime>,
+    read_of: Vec<Option<SystemTime>>,
     pub policy: Policy,
     pub needs: Needs,
     pub policy_trouble: Option<String>,
@@ -41,7 +41,6 @@ pub struct Core {
     pub turns: u64,
     pub turns_failed: u64,
     pub turn_ns: u64,
-    pub audit_failed: u64,
     /// Reports by what became of them.
     pub reports: BTreeMap<&'static str, u64>,
 }
@@ -57,7 +56,7 @@ impl Core {
         let Kept { previous, published } = state.load()?;
         arguments.settings("10s")?;
         let core = Core {
-            read_of: modified(&arguments.policy),
+            read_of: stamps(&arguments.policy, &policy),
             path: arguments.policy.clone(),
             collector: Collector::new(Settings::of(&policy)),
             policy,
@@ -74,10 +73,10 @@ impl Core {
             turns: 0,
             turns_failed: 0,
             turn_ns: 0,
-            audit_failed: 0,
             reports: BTreeMap::new(),
         };
-        core.publish()?;
+        core.publish();
+        core.write_files()?;
         Ok(core)
     }
 
@@ -135,18 +134,29 @@ impl Core {
         Ok(true)
     }
 
-    /// One turn.
-    pub fn turn(&mut self, now_ns: u64) -> Result<Vec<Said>> {
-        let began = std::time::Instant::now();
-        let said = self.turned(now_ns);
-        self.turns += 1;
-        self.turns_failed += u64::from(said.is_err());
-        self.turn_ns = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        said
+    /// Decisions that a crash has kept out of the audit log.
+    pub fn unaudited(&self) -> Result<Vec<Said>> {
+        Ok(self.state.unaudited()?.iter().map(of_decision).collect())
     }
 
-    fn turned(&mut self, now_ns: u64) -> Result<Vec<Said>> {
-        let mut said = self.look_at_policy();
+    /// All that was said is in the audit log.
+    pub fn audited(&self) -> Result<()> {
+        self.state.audited()
+    }
+
+    /// One turn: what is to be said of it, and what failed.
+    pub fn turn(&mut self, now_ns: u64) -> (Vec<Said>, Option<anyhow::Error>) {
+        let began = std::time::Instant::now();
+        let mut said = Vec::new();
+        let failed = self.turned(now_ns, &mut said).err();
+        self.turns += 1;
+        self.turns_failed += u64::from(failed.is_some());
+        self.turn_ns = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        (said, failed)
+    }
+
+    fn turned(&mut self, now_ns: u64, said: &mut Vec<Said>) -> Result<()> {
+        self.look_at_policy(said);
         for process in self.collector.forget(now_ns) {
             said.push(("forgot", process, "silent for reports.forget_after".to_owned()));
         }
@@ -162,21 +172,12 @@ impl Core {
             let node = if node.is_empty() { "(others)" } else { node };
             said.push(("published", node.to_owned(), format!("plan {}", Text::new(text).version)));
         }
-        for decision in &decided.decisions {
-            let action = match decision.outcome {
-                Outcome::InForce { .. } => "decided",
-                Outcome::WouldBeDone => "would decide",
-                Outcome::WaitsForApproval => "proposed",
-                Outcome::Held { .. } => "held",
-            };
-            let subject = format!("{} {}/{}", decision.id, decision.tenant, decision.metric);
-            said.push((action, subject, decision.sentence.clone()));
-        }
+        said.extend(decided.decisions.iter().map(of_decision));
         (self.previous, self.published) = (kept.previous, kept.published);
         self.estimates = estimates;
         self.decided = Some(decided);
-        self.publish()?;
-        Ok(said)
+        self.publish();
+        self.write_files()
     }
 
     /// What every node is to have: what was decided now; for those who were not heard, what they had.
@@ -199,36 +200,44 @@ impl Core {
         Ok(next)
     }
 
-    fn publish(&self) -> Result<()> {
+    fn publish(&self) {
         let of = self.published.iter().map(|(node, text)| {
             let whose = if node.is_empty() { Whose::Others } else { Whose::Node(node.clone()) };
             (whose, Text::new(text))
         });
         self.board.publish(Snapshot { of: of.collect() });
-        if let (Some(folder), Some(text)) = (&self.arguments.file, self.published.get("")) {
-            file::replace(folder, &self.module, &Text::new(text))?;
+    }
+
+    /// The plans of nodes that watch a file; of those that have not been heard yet, the newcomers'.
+    fn write_files(&self) -> Result<()> {
+        for (node, folder) in &self.arguments.files {
+            if let Some(text) = self.published.get(node).or_else(|| self.published.get("")) {
+                file::replace(folder, &self.module, &Text::new(text))?;
+            }
         }
         Ok(())
     }
 
-    /// Reads the policy again if its file has changed.
-    fn look_at_policy(&mut self) -> Vec<Said> {
-        let modified = modified(&self.path);
-        if modified == self.read_of {
-            return Vec::new();
+    /// Reads the policy and its queries again if a file of them has changed. What cannot be read leaves all of it as it was.
+    fn look_at_policy(&mut self, said: &mut Vec<Said>) {
+        let now = stamps(&self.path, &self.policy);
+        if now == self.read_of {
+            return;
         }
-        self.read_of = modified;
         let name = self.path.display().to_string();
         match read(&self.path) {
             Ok((policy, needs)) => {
                 self.collector.configure(Settings::of(&policy));
                 (self.policy, self.needs, self.policy_trouble) = (policy, needs, None);
-                vec![("read", name, "the policy is in force".to_owned())]
+                // Another policy may name other files.
+                self.read_of = stamps(&self.path, &self.policy);
+                said.push(("read", name, "the policy and its queries are in force".to_owned()));
             }
             Err(error) => {
+                self.read_of = now;
                 let why = format!("{error:#}");
                 self.policy_trouble = Some(why.clone());
-                vec![("refused", name, why)]
+                said.push(("refused", name, why));
             }
         }
     }
@@ -254,12 +263,35 @@ pub fn node_of(process: &str) -> &str {
     process.rsplit_once('@').map_or(process, |(node, _)| node)
 }
 
-fn modified(path: &Path) -> Option<SystemTime> {
-    path.metadata().and_then(|it| it.modified()).ok()
+fn of_decision(decision: &Decision) -> Said {
+    let action = match decision.outcome {
+        Outcome::InForce { .. } => "decided",
+        Outcome::WouldBeDone => "would decide",
+        Outcome::WaitsForApproval => "proposed",
+        Outcome::Held { .. } => "held",
+    };
+    let subject = format!("{} {}/{}", decision.id, decision.tenant, decision.metric);
+    (action, subject, decision.sentence.clone())
 }
 
+/// The files of the queries that a policy names.
+fn query_files<'p>(path: &'p Path, policy: &'p Policy) -> impl Iterator<Item = PathBuf> + 'p {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    policy.queries.iter().flat_map(|it| &it.files).map(move |file| folder.join(file))
+}
+
+/// When the policy and its files changed last.
+fn stamps(path: &Path, policy: &Policy) -> Vec<Option<SystemTime>> {
+    let all = std::iter::once(path.to_owned()).chain(query_files(path, policy));
+    all.map(|file| file.metadata().and_then(|it| it.modified()).ok()).collect()
+}
+
+/// The policy with its queries. A file of queries that cannot be read is an error: nobody could say whose labels are free.
 fn read(path: &Path) -> Result<(Policy, Needs)> {
     let policy = policy_commands::load(path)?;
+    for file in query_files(path, &policy) {
+        std::fs::File::open(&file).with_context(|| format!("queries.files: {}", file.display()))?;
+    }
     let needs = needs::load(&policy, path.parent().unwrap_or(Path::new(".")));
     Ok((policy, needs))
 }

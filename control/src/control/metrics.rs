@@ -14,7 +14,8 @@ pub fn text(shared: &Shared) -> String {
         }
     };
     let one = |value: f64| vec![(String::new(), value)];
-    let answers = shared.answers.all();
+    let count = |it: &std::sync::atomic::AtomicU64| one(it.load(Ordering::Relaxed) as f64);
+    let answers = shared.answers.all(super::now_ns());
     let audit = shared.audit.lock().map_or(0, |audit| audit.head().lines);
     let core = shared.core();
     let (embedders, bytes) = core.held();
@@ -47,14 +48,19 @@ pub fn text(shared: &Shared) -> String {
         "audit_failed_total",
         "counter",
         "Lines that could not be written to it.",
-        &one(core.audit_failed as f64),
+        &count(&shared.audit_failed),
+    );
+    add(
+        "refusals_unwritten_total",
+        "counter",
+        "Refusals beyond those that the audit log takes in a minute.",
+        &count(&shared.unwritten),
     );
     drop(core);
     let connected = answers.iter().filter(|(_, said)| said.is_connected).count();
     let refused = answers.iter().filter(|(_, said)| said.refused.is_some()).count();
     add("nodes_connected", "gauge", "Embedders that a plan can be pushed to.", &one(connected as f64));
     add("nodes_refusing", "gauge", "Embedders that have refused their newest plan.", &one(refused as f64));
-    let count = |it: &std::sync::atomic::AtomicU64| one(it.load(Ordering::Relaxed) as f64);
     add("connections_total", "counter", "Connections taken.", &count(&shared.counted.connections));
     add(
         "handshakes_failed_total",

@@ -13,6 +13,8 @@ use std::path::Path;
 
 /// Version of what is in it.
 const SCHEMA: u64 = 1;
+/// Longest list that one answer has.
+const UNAUDITED_MAX: usize = 10_000;
 /// Decisions that are kept.
 const DECISIONS_MAX: u64 = 100_000;
 
@@ -44,6 +46,12 @@ impl State {
     /// It cannot be opened, another process has it, or it is of a version that this one does not know.
     pub fn open(path: &Path) -> Result<State> {
         let name = || format!("state {}", path.display());
+        // It has the key of all streams: its owner's alone.
+        let mut options = std::fs::OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.open(path).with_context(name)?;
         let database = Database::create(path).with_context(name)?;
         let write = database.begin_write().with_context(name)?;
         {
@@ -110,6 +118,41 @@ impl State {
             out.push((number.value(), serde_json::from_slice(bytes.value()).context("state: decisions")?));
         }
         Ok(out)
+    }
+
+    /// Decisions that are not known to be in the audit log, oldest first.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn unaudited(&self) -> Result<Vec<Decision>> {
+        let read = self.database.begin_read()?;
+        let after = read.open_table(META)?.get("audited")?.map_or(0, |it| it.value());
+        let all = read.open_table(DECISIONS)?;
+        let mut out = Vec::new();
+        for entry in all.range(after + 1..)?.take(UNAUDITED_MAX) {
+            out.push(serde_json::from_slice(entry?.1.value()).context("state: decisions")?);
+        }
+        Ok(out)
+    }
+
+    /// All decisions that are kept are in the audit log.
+    ///
+    /// # Errors
+    /// It could not be written.
+    pub fn audited(&self) -> Result<()> {
+        let newest = {
+            let read = self.database.begin_read()?;
+            let newest = read.open_table(DECISIONS)?.last()?.map_or(0, |(number, _)| number.value());
+            let known = read.open_table(META)?.get("audited")?.map_or(0, |it| it.value());
+            if newest == known {
+                return Ok(());
+            }
+            newest
+        };
+        let write = self.database.begin_write()?;
+        write.open_table(META)?.insert("audited", newest)?;
+        write.commit()?;
+        Ok(())
     }
 
     /// A copy of all of it in another file, as of one moment.

@@ -62,7 +62,7 @@ mod tests {
     fn what_is_left_goes_half_alike_and_who_explodes_takes_nothing() {
         assert_eq!(fair(100, &[]), Vec::<u64>::new());
         assert_eq!(fair(100, &[0.0, 0.0]), [50, 50]);
-        assert_eq!(fair(100, &[31.0, 11.0]), [63, 36]);
+        assert_eq!(fair(100, &[31.0, 11.0]), [67, 32]);
         assert_eq!(fair(100, &[10.0, 1e9, 20.0]), [10, 70, 20]);
         assert_eq!(fair(1, &[5.0, 5.0]), [1, 1]);
     }

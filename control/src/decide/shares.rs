@@ -59,7 +59,8 @@ pub fn shares(next: &mut Previous, units: &Units<'_>, estimates: &Estimates, pol
         // Whoever is not heard has what it was given.
         let away = missing.iter().filter_map(|name| next.given.get(name)?.in_force.get(tenant)).sum::<u64>();
         let Needs { room, needs, used } = needs(next, units, estimates, tenant, budget.saturating_sub(away));
-        let kept = (room as f64 * JOINING_PART).floor() as u64;
+        // Each of those who join gets one at least, so that much is kept.
+        let kept = ((room as f64 * JOINING_PART).floor() as u64).max(JOINING).min(room);
         newcomer.insert(tenant.clone(), (kept / JOINING).max(1));
         let desired = fair(room.saturating_sub(kept), &needs);
         deal(next, &names, tenant, (&desired, &used), room.saturating_sub(kept));

@@ -10,6 +10,8 @@ use std::sync::{Mutex, PoisonError};
 
 /// Nodes that are remembered.
 pub const NODES_MAX: usize = 10_000;
+/// Who polls and has been silent for so long is gone: two of the longest waits.
+const POLL_SILENT_NS: u64 = 2 * super::poll::WAIT_MAX * 1_000_000_000;
 /// Longest reason that is kept, bytes.
 const REASON_MAX: usize = 4_096;
 
@@ -18,8 +20,11 @@ const REASON_MAX: usize = 4_096;
 pub struct Said {
     /// How it is given plans: `xds` or `poll`.
     pub by: &'static str,
-    /// A stream of it stands.
+    /// A stream of it stands, or it has polled lately.
     pub is_connected: bool,
+    /// Streams of it that stand: a new one may come before the old one is known to be broken.
+    #[serde(skip)]
+    streams: u32,
     /// The version that it was last given, and when (Unix nanoseconds).
     pub sent: Option<(String, u64)>,
     /// The version that it last took, and when.
@@ -52,9 +57,25 @@ impl Answers {
         note(said)
     }
 
-    /// It asks for plans, or goes.
-    pub fn connected(&self, node: &Node, by: &'static str, is_connected: bool, at_ns: u64) {
-        self.with(node, at_ns, |said| (said.by, said.is_connected) = (by, is_connected));
+    /// A stream of it begins, or ends.
+    pub fn connected(&self, node: &Node, is_new: bool, at_ns: u64) {
+        self.with(node, at_ns, |said| {
+            said.by = "xds";
+            said.streams =
+                if is_new { said.streams.saturating_add(1) } else { said.streams.saturating_sub(1) };
+            said.is_connected = said.streams > 0;
+        });
+    }
+
+    /// It asks by a long poll.
+    pub fn polled(&self, node: &Node, at_ns: u64) {
+        self.with(node, at_ns, |said| (said.by, said.is_connected) = ("poll", true));
+    }
+
+    /// The version that a node has taken last.
+    pub fn version_of(&self, node: &Node) -> Option<String> {
+        let of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        of.get(node)?.taken.as_ref().map(|(version, _)| version.clone())
     }
 
     /// It was given a version.
@@ -83,10 +104,15 @@ impl Answers {
         self.with(node, at_ns, |said| said.refused = Some((version.to_owned(), at_ns, reason)));
     }
 
-    /// All of them.
-    pub fn all(&self) -> Vec<(Node, Said)> {
+    /// All of them, as of now.
+    pub fn all(&self, now_ns: u64) -> Vec<(Node, Said)> {
         let of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
-        of.iter().map(|(node, said)| (node.clone(), said.clone())).collect()
+        let as_of_now = |(node, said): (&Node, &Said)| {
+            let is_silent = said.by == "poll" && now_ns.saturating_sub(said.heard_ns) > POLL_SILENT_NS;
+            let is_connected = said.is_connected && !is_silent;
+            (node.clone(), Said { is_connected, ..said.clone() })
+        };
+        of.iter().map(as_of_now).collect()
     }
 }
 
@@ -102,28 +128,43 @@ mod tests {
     fn a_refusal_stands_until_something_is_taken() {
         let answers = Answers::default();
         let a = node("a");
-        answers.connected(&a, "xds", true, 1);
+        answers.connected(&a, true, 1);
         answers.sent(&a, "v1", 10);
         answers.taken(&a, "v1", 14);
         answers.sent(&a, "v2", 20);
         answers.refused(&a, "v2", "rules[0].fold: …", 25);
-        let [(_, said)] = &answers.all()[..] else { panic!() };
+        let [(_, said)] = &answers.all(40)[..] else { panic!() };
         assert_eq!(said.taken, Some(("v1".to_owned(), 14)), "the one before is in force");
         assert_eq!(said.refused, Some(("v2".to_owned(), 25, "rules[0].fold: …".to_owned())));
         answers.sent(&a, "v3", 30);
         answers.taken(&a, "v3", 37);
-        let [(_, said)] = &answers.all()[..] else { panic!() };
+        let [(_, said)] = &answers.all(40)[..] else { panic!() };
         assert_eq!((said.refused.clone(), said.took_ns, said.heard_ns), (None, Some(7), 37));
+    }
+
+    #[test]
+    fn a_stream_that_ends_late_takes_nothing_from_the_next() {
+        let answers = Answers::default();
+        let a = node("a");
+        answers.connected(&a, true, 1);
+        answers.connected(&a, true, 2);
+        answers.connected(&a, false, 3);
+        assert!(answers.all(4)[0].1.is_connected, "the new one stands");
+        answers.connected(&a, false, 5);
+        assert!(!answers.all(6)[0].1.is_connected);
+        answers.polled(&a, 7);
+        assert!(answers.all(8)[0].1.is_connected);
+        assert!(!answers.all(8 + POLL_SILENT_NS).first().unwrap().1.is_connected, "it has not come back");
     }
 
     #[test]
     fn of_too_many_the_quietest_goes() {
         let answers = Answers::default();
         for n in 0..NODES_MAX {
-            answers.connected(&node(&n.to_string()), "xds", n == 0, n as u64);
+            answers.connected(&node(&n.to_string()), n == 0, n as u64);
         }
-        answers.connected(&node("one more"), "poll", false, 99_999);
-        let all = answers.all();
+        answers.polled(&node("one more"), 99_999);
+        let all = answers.all(99_999);
         assert_eq!(all.len(), NODES_MAX);
         assert!(all.iter().any(|(node, _)| node.id == "0"), "it is connected");
         assert!(all.iter().all(|(node, _)| node.id != "1"));

@@ -89,15 +89,14 @@ async fn plan(
     if asked.wait > WAIT_MAX {
         return said(StatusCode::BAD_REQUEST, format!("wait: {}; allowed: 0 to {WAIT_MAX} s", asked.wait));
     }
-    poll.answers.connected(&node, "poll", true, now_ns());
+    poll.answers.polled(&node, now_ns());
     let has = text("if-none-match").map(|tag| tag.trim().trim_matches('"').to_owned());
     if let Some(refused) = text("x-phoenix-refused") {
         let why = text("x-phoenix-reason").unwrap_or("no reason given");
         poll.answers.refused(&node, refused, why, now_ns());
         (poll.noted)(&node, Event::Refused(refused, why));
     } else if let Some(version) = &has {
-        let before = poll.answers.all().into_iter().find(|(known, _)| *known == node);
-        if before.and_then(|(_, it)| it.taken).is_none_or(|(taken, _)| taken != *version) {
+        if poll.answers.version_of(&node).as_ref() != Some(version) {
             poll.answers.taken(&node, version, now_ns());
             (poll.noted)(&node, Event::Taken(version));
         }

@@ -123,7 +123,7 @@ impl Xds {
                             (self.noted)(&node, Event::Denied(&why));
                             return Err(Status::permission_denied(why));
                         }
-                        self.answers.connected(&node, "xds", true, now_ns());
+                        self.answers.connected(&node, true, now_ns());
                         stream.node = Some(node);
                     }
                     if request.type_url != type_url() && !request.type_url.is_empty() {
@@ -141,7 +141,7 @@ impl Xds {
             }
         }
         if let Some(node) = &stream.node {
-            self.answers.connected(node, "xds", false, now_ns());
+            self.answers.connected(node, false, now_ns());
         }
         Ok(())
     }
