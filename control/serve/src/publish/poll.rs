@@ -95,11 +95,11 @@ async fn plan(
         let why = text("x-phoenix-reason").unwrap_or("no reason given");
         poll.answers.refused(&node, refused, why, now_ns());
         (poll.noted)(&node, Event::Refused(refused, why));
-    } else if let Some(version) = &has {
-        if poll.answers.version_of(&node).as_ref() != Some(version) {
-            poll.answers.taken(&node, version, now_ns());
-            (poll.noted)(&node, Event::Taken(version));
-        }
+    } else if let Some(version) = &has
+        && poll.answers.version_of(&node).as_ref() != Some(version)
+    {
+        poll.answers.taken(&node, version, now_ns());
+        (poll.noted)(&node, Event::Taken(version));
     }
     let refused = text("x-phoenix-refused");
     let mut watch = poll.board.watch();
