@@ -172,6 +172,8 @@ fn what_was_approved_survives_a_kill() {
     let rule = &after["plan"]["rules"][0];
     assert_eq!(rule["fold"]["labels"]["drop"]["attributes"], serde_json::json!(["user"]), "{rule:#}");
     assert!(rule["switch"].is_object(), "seamless: {rule:#}");
+    // The plan goes on from what is on disk; numbers come with the first turn behind a report.
+    control.until("numbers", |it| it["embedders"].as_array().is_some_and(|it| !it.is_empty()));
     let explained = text(&control.phoenix(&["explain", "requests"]));
     assert!(explained.contains("user") && explained.contains("requests of \"shop\""), "{explained}");
     let decisions = text(&control.phoenix(&["decisions"]));
