@@ -234,13 +234,22 @@ async fn strangers_are_given_nothing() {
     assert!(control.events.lock().unwrap().is_empty());
     drop(envoy);
 
-    // One that is over.
+    // A certificate that is over, of an authority that is let in.
     let over = tempfile::tempdir().unwrap();
     certs::make(over.path(), &Wish { days: 0, ..wish }).unwrap();
-    let tls = Files {
-        certificate: certificates.path().join("control.pem"),
-        key: certificates.path().join("control.key"),
-        client_ca: Some(over.path().join("ca.pem")),
-    };
-    assert!(Tls::load(tls).is_ok(), "that the authority is over shows when somebody connects");
+    let trusting = tempfile::tempdir().unwrap();
+    for name in ["control.pem", "control.key"] {
+        std::fs::copy(certificates.path().join(name), trusting.path().join(name)).unwrap();
+    }
+    std::fs::copy(over.path().join("ca.pem"), trusting.path().join("ca.pem")).unwrap();
+    std::fs::copy(certificates.path().join("ca.pem"), over.path().join("ca.pem")).unwrap();
+    let control = Control::start(trusting.path(), &[]).await;
+    control.publish(&plan(1));
+    let _envoy = gateway(control.address, over.path()).await;
+    let begin = Instant::now();
+    while control.counted.handshakes_failed.load(Ordering::Relaxed) == 0 {
+        assert!(begin.elapsed() < PATIENCE);
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert!(control.answers.all(0).is_empty());
 }

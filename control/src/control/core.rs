@@ -30,6 +30,8 @@ pub struct Core {
     pub policy_trouble: Option<String>,
     arguments: Arguments,
     module: Module,
+    /// The module's settings in Envoy.
+    settings: Value,
     collector: Collector,
     state: State,
     previous: Option<Previous>,
@@ -54,7 +56,7 @@ impl Core {
         let (policy, needs) = read(&arguments.policy)?;
         let state = State::open(&arguments.state)?;
         let Kept { previous, published } = state.load()?;
-        arguments.settings("10s")?;
+        let settings = arguments.settings(&interval(&policy))?;
         let core = Core {
             read_of: stamps(&arguments.policy, &policy),
             path: arguments.policy.clone(),
@@ -64,6 +66,7 @@ impl Core {
             policy_trouble: None,
             arguments: arguments.clone(),
             module: arguments.module(),
+            settings,
             state,
             previous,
             published,
@@ -182,8 +185,7 @@ impl Core {
 
     /// What every node is to have: what was decided now; for those who were not heard, what they had.
     fn next_published(&self, decided: &Decided) -> Result<Published> {
-        let interval = format!("{}ms", self.policy.interval.as_nanos() / 1_000_000);
-        let settings = self.arguments.settings(&interval)?;
+        let settings = &self.settings;
         let text = |plan: &Plan| json!({"plan": plan, "envoy": settings}).to_string();
         let is_given = |node: &str| decided.next.given.keys().any(|process| node_of(process) == node);
         let mut next: Published = self
@@ -225,8 +227,11 @@ impl Core {
             return;
         }
         let name = self.path.display().to_string();
-        match read(&self.path) {
-            Ok((policy, needs)) => {
+        let both = read(&self.path)
+            .and_then(|(policy, needs)| Ok((self.arguments.settings(&interval(&policy))?, policy, needs)));
+        match both {
+            Ok((settings, policy, needs)) => {
+                self.settings = settings;
                 self.collector.configure(Settings::of(&policy));
                 (self.policy, self.needs, self.policy_trouble) = (policy, needs, None);
                 // Another policy may name other files.
@@ -261,6 +266,11 @@ impl Core {
 /// The node of a process: its name without the time at which it began.
 pub fn node_of(process: &str) -> &str {
     process.rsplit_once('@').map_or(process, |(node, _)| node)
+}
+
+/// How often embedders report: as often as is decided.
+fn interval(policy: &Policy) -> String {
+    format!("{}ms", policy.interval.as_nanos() / 1_000_000)
 }
 
 fn of_decision(decision: &Decision) -> Said {
