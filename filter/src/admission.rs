@@ -214,6 +214,11 @@ impl Registry {
         known.is_some_and(|known| known.seen == now && known.standing == Standing::Raw)
     }
 
+    /// Is this stream raw?
+    pub fn is_raw(&self, series: u64) -> bool {
+        self.log.state.series.get(&series).is_some_and(|known| known.standing == Standing::Raw)
+    }
+
     /// Is a tenant told apart from others? With too many of them it is not.
     pub fn tenant(&self, plan: &Compiled, tenant: u64) -> u64 {
         let tenants = &self.log.state.tenants;

@@ -68,7 +68,16 @@ impl Run {
     #[inline]
     pub fn fields<'a>(&self, buf: &'a [u8]) -> RunFields<'a> {
         let tag = tag_of(self.number);
-        RunFields { fields: Fields::new(buf, self.span), number: self.number, tag }
+        let at = self.span.start;
+        let nothing = Span { start: at, end: at };
+        RunFields {
+            fields: Fields::new(buf, self.span),
+            number: self.number,
+            tag,
+            start: at,
+            tag_end: at,
+            content: nothing,
+        }
     }
 
     /// The fields read as `KeyValue` messages.
@@ -85,9 +94,50 @@ pub struct RunFields<'a> {
     number: u32,
     /// The tag where it has one byte; else one that no field has.
     tag: u8,
+    /// The field at hand: where it begins, where its tag ends, and its content.
+    start: usize,
+    tag_end: usize,
+    content: Span,
 }
 
 impl RunFields<'_> {
+    /// Goes on to the next field: is there one? Then it is at [`RunFields::place`]. The same as [`RunFields::next`] for loops that run for every
+    /// point: nothing is handed over but a word.
+    ///
+    /// # Errors
+    /// Those of [`RunFields::next`].
+    #[inline(always)]
+    pub fn advance(&mut self) -> Result<bool, WireError> {
+        if let Some(field) = self.fields.short(self.tag)
+            && let Value::Bytes(content) = field.value
+        {
+            (self.start, self.tag_end, self.content) = (field.start, field.tag_end, content);
+            return Ok(true);
+        }
+        self.advance_any()
+    }
+
+    #[inline(never)]
+    fn advance_any(&mut self) -> Result<bool, WireError> {
+        let Some((field, content)) = self.next_any()? else { return Ok(false) };
+        (self.start, self.tag_end, self.content) = (field.start, field.tag_end, content);
+        Ok(true)
+    }
+
+    /// The field at hand, as [`RunFields::next`] gives it.
+    #[inline]
+    pub fn field(&self) -> Field {
+        let value = Value::Bytes(self.content);
+        let (start, tag_end, end) = (self.start, self.tag_end, self.content.end);
+        Field { number: self.number, start, tag_end, end, value }
+    }
+
+    /// The field at hand: the whole of it, tag included, and its content.
+    #[inline(always)]
+    pub fn place(&self) -> (Span, Span) {
+        (Span { start: self.start, end: self.content.end }, self.content)
+    }
+
     /// The next field, as a whole and its content; `None` after the last.
     ///
     /// # Errors

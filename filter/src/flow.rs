@@ -7,7 +7,7 @@
 //! Nothing is decided here about totals: that is the owner's. An error leaves no edit and no record; the batch then passes as it
 //! came, since the backend is the judge of bad data.
 
-use crate::admission::Registry;
+use crate::admission::{ByHalf, NewLabel, Registry};
 use crate::decode::{self, Data, Metric, Request, ResourceMetrics, Run, ScopeMetrics, Sum};
 use crate::edit::Edits;
 use crate::hash::{Domain, Identity};
@@ -75,6 +75,8 @@ pub struct Scratch {
     exemplars_seen: usize,
     /// What is measured and admitted, where the embedder shares data between its workers.
     registry: Option<Registry>,
+    /// Room for a census.
+    gathered: (Vec<NewLabel>, Vec<census::Place>),
     /// The time of the batch at hand, by the plan's clock.
     now: UnixNanos,
 }
@@ -249,6 +251,8 @@ struct Walk<'a> {
     /// What is known about the metric at hand, for points that pass: without a rule, and by one.
     guards: [Option<Guard>; 2],
     progress: census::Progress,
+    /// Metrics whose points all pass, as a census of the batch has found.
+    settled: ByHalf<()>,
     ahead_after: UnixNanos,
     record_bytes_max: usize,
     /// From when on cumulative sums fold, where the plan asks for affinity to be shown; the epoch where it does not.
@@ -279,6 +283,7 @@ impl<'a> Walk<'a> {
             top: None,
             guards: [None, None],
             progress: census::Progress::default(),
+            settled: ByHalf::default(),
             ahead_after,
             record_bytes_max: usize::try_from(plan.plan.limits.pending_bytes_max).unwrap_or(usize::MAX),
         }
@@ -455,12 +460,22 @@ impl<'a> Walk<'a> {
         let steady = self.steady(intake, temporality);
         // Where every point passes by the same guard, that has a short way as well.
         let passing = self.ruled().filter(|_| is_guarding && intake.is_number());
-        let mut fields = points.fields(self.buf);
-        while let Some((field, span)) = fields.next()? {
+        let (mut fields, mut left) = (points.fields(self.buf), points.count);
+        if passing.is_some() && !self.settled.is_empty() {
+            self.meet_guard(&within, Ruled::No);
+        }
+        while fields.advance()? {
+            let (field, span) = fields.place();
+            if passing == Some(Ruled::No) && self.is_settled(Ruled::No.slot()) {
+                self.pass_all(u64::from(left));
+                children.add(Left::Something);
+                break;
+            }
+            left = left.saturating_sub(1);
             let measured = self.measured_under().filter(|_| is_guarding);
             if steady.is_some_and(|fold| self.recorded_again(span, &within, fold, measured)) {
                 self.meet_ruled();
-                self.s.edits.remove(field.span());
+                self.s.edits.remove(field);
                 children.add(Left::Nothing);
                 continue;
             }
@@ -477,7 +492,7 @@ impl<'a> Walk<'a> {
             let fate = self.point(span, &within)?;
             children.add(match fate {
                 Fate::Cut | Fate::Dropped => {
-                    self.s.edits.remove(field.span());
+                    self.s.edits.remove(field);
                     Left::Nothing
                 }
                 Fate::Passes => {
@@ -486,7 +501,7 @@ impl<'a> Walk<'a> {
                 }
                 Fate::Ends => {
                     self.tally.marked = self.tally.marked.saturating_add(1);
-                    self.edit(&field, |walk| walk.end(span, intake))?
+                    self.edit(&fields.field(), |walk| walk.end(span, intake))?
                 }
             });
         }

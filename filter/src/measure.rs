@@ -20,6 +20,9 @@ use crate::sketch::{Distinct, Heavy};
 pub const GENERATIONS: usize = 3;
 /// Labels of a metric that are measured; SDKs allow 128, and what has so many is not bounded by its 33rd.
 const LABELS_MAX: usize = 32;
+const _: () = assert!(LABELS_MAX <= u64::BITS as usize && RECENT.is_power_of_two());
+/// Values of a label that are known to have come, by their last bits.
+const RECENT: usize = 8;
 /// Example values of a label.
 const EXAMPLES: usize = 8;
 /// Labels with fewer values need no examples.
@@ -68,10 +71,9 @@ impl<const N: usize> Default for Generations<N> {
 }
 
 impl<const N: usize> Generations<N> {
-    fn insert(&mut self, hash: u64) {
-        if let Some(current) = self.by_age.first_mut() {
-            current.insert(hash);
-        }
+    /// Says whether the current sketch is another now.
+    fn insert(&mut self, hash: u64) -> bool {
+        self.by_age.first_mut().is_some_and(|current| current.insert(hash))
     }
 
     fn turn(&mut self) {
@@ -134,7 +136,8 @@ pub struct MeasuredLabel {
     pub without: Generations<2>,
     /// Values with the most streams, once there are many.
     pub heavy: Option<Heavy>,
-    inserted: u32,
+    /// Values that are in the current generation's sketch; zero for none.
+    recent: [u64; RECENT],
 }
 
 /// A metric of a tenant.
@@ -195,6 +198,7 @@ impl Measure {
         for metric in self.metrics.values_mut() {
             metric.active.turn();
             for label in &mut metric.labels {
+                label.recent = Default::default();
                 label.values.turn();
                 label.without.turn();
             }
@@ -219,14 +223,9 @@ impl Measure {
         self.seen.has(stream)
     }
 
-    /// A stream's first point of the generation. `id` finds half of the identity of a label's key, the first time that it comes.
-    pub fn add(
-        &mut self,
-        metric: &Described<'_>,
-        stream: Identity,
-        labels: &[Label<'_>],
-        id: impl Fn(&Label<'_>) -> u64,
-    ) {
+    /// A stream's first point of the generation: its labels are to follow, and [`Adding::done`]. Nothing where there is no room for its metric
+    /// or for labels.
+    pub fn begin(&mut self, metric: &Described<'_>, stream: Identity) -> Option<Adding<'_>> {
         let room = self.bytes < self.bytes_max.saturating_sub(self.seen.heap_bytes());
         let hash = stream.low();
         let (tenant, tenant_name) = metric.tenant;
@@ -241,7 +240,7 @@ impl Measure {
         }
         if !room && !self.metrics.contains_key(&metric.id) {
             self.unmeasured = self.unmeasured.saturating_add(1);
-            return;
+            return None;
         }
         let it = self.metrics.entry(metric.id).or_insert_with(|| MeasuredMetric {
             bytes: 0,
@@ -257,62 +256,9 @@ impl Measure {
             it.active.insert(hash);
             // Its own number still holds; what its labels would take is not there.
             self.unmeasured = self.unmeasured.saturating_add(1);
-            return;
+            return None;
         }
-        let mut next = 0_usize;
-        // Which of the known labels it has.
-        let mut has = 0_u64;
-        for label in labels {
-            // Streams of a metric bring their labels in one order.
-            let is =
-                |known: &MeasuredLabel| *known.key == *label.key && known.is_resource == label.is_resource;
-            let at =
-                if it.labels.get(next).is_some_and(is) { Some(next) } else { it.labels.iter().position(is) };
-            let at = at.or_else(|| {
-                (it.labels.len() < LABELS_MAX).then(|| {
-                    it.labels.push(MeasuredLabel {
-                        id: id(label),
-                        key: label.key.into(),
-                        is_resource: label.is_resource,
-                        values: Generations::default(),
-                        // Streams that came before had no such label: all of them remain without it.
-                        without: it.active.last(),
-                        heavy: None,
-                        inserted: 0,
-                    });
-                    it.labels.len().saturating_sub(1)
-                })
-            });
-            next = at.map_or(next, |at| at.saturating_add(1));
-            has |= at.and_then(|at| 1_u64.checked_shl(u32::try_from(at).ok()?)).unwrap_or(0);
-            let Some(known) = at.and_then(|at| it.labels.get_mut(at)) else {
-                self.unmeasured = self.unmeasured.saturating_add(1);
-                continue;
-            };
-            known.values.insert(label.pair.low());
-            known.without.insert(stream.minus(label.pair).low());
-            known.inserted = known.inserted.wrapping_add(1);
-            match &mut known.heavy {
-                Some(heavy) => heavy.add(label.pair.low(), 1, || label.value),
-                None if known.inserted & 15 == 0 && known.values.union().estimate() >= EXAMPLES_FROM => {
-                    known.heavy = Some(Heavy::new(EXAMPLES));
-                }
-                None => {}
-            }
-        }
-        for (at, other) in it.labels.iter_mut().enumerate() {
-            if has.wrapping_shr(u32::try_from(at).unwrap_or(u32::MAX)) & 1 == 0 {
-                other.without.insert(hash);
-            }
-        }
-        it.active.insert(hash);
-        it.adds = it.adds.wrapping_add(1);
-        // Few streams at first, so that many metrics with few are counted; a sketch that is dense does not grow.
-        if it.adds <= 4 || it.adds & 31 == 0 {
-            let now = bytes_of(it);
-            self.bytes = self.bytes.saturating_add(now).saturating_sub(it.bytes);
-            it.bytes = now;
-        }
+        Some(Adding { it, bytes: &mut self.bytes, unmeasured: &mut self.unmeasured, stream, next: 0, has: 0 })
     }
 
     /// Points of a metric.
@@ -346,6 +292,91 @@ impl Measure {
     pub fn heap_bytes(&self) -> usize {
         let tenants = self.tenants.values().map(tenant_bytes);
         self.metrics.values().map(bytes_of).chain(tenants).fold(self.seen.heap_bytes(), usize::saturating_add)
+    }
+}
+
+/// A stream whose labels are being counted.
+pub struct Adding<'m> {
+    it: &'m mut MeasuredMetric,
+    bytes: &'m mut usize,
+    unmeasured: &'m mut u64,
+    stream: Identity,
+    /// Where the next label is likely to be: streams of a metric bring theirs in one order.
+    next: usize,
+    /// Which of the known labels it has.
+    has: u64,
+}
+
+impl Adding<'_> {
+    /// One of its labels. `id` finds half of the identity of the key, the first time that it comes.
+    #[inline]
+    pub fn label(&mut self, label: &Label<'_>, id: impl FnOnce() -> u64) {
+        let is = |known: &MeasuredLabel| *known.key == *label.key && known.is_resource == label.is_resource;
+        let labels = &mut self.it.labels;
+        let at =
+            if labels.get(self.next).is_some_and(is) { Some(self.next) } else { labels.iter().position(is) };
+        let at = at.or_else(|| {
+            (labels.len() < LABELS_MAX).then(|| {
+                labels.push(MeasuredLabel {
+                    id: id(),
+                    key: label.key.into(),
+                    is_resource: label.is_resource,
+                    values: Generations::default(),
+                    // Streams that came before had no such label: all of them remain without it.
+                    without: self.it.active.last(),
+                    heavy: None,
+                    recent: Default::default(),
+                });
+                labels.len().saturating_sub(1)
+            })
+        });
+        let Some((at, known)) = at.and_then(|at| Some((at, labels.get_mut(at)?))) else {
+            *self.unmeasured = self.unmeasured.saturating_add(1);
+            return;
+        };
+        self.next = at.saturating_add(1);
+        self.has |= 1_u64.wrapping_shl(at as u32);
+        known.add(self.stream, label);
+    }
+
+    /// All labels were there.
+    pub fn done(self) {
+        let hash = self.stream.low();
+        for (at, other) in self.it.labels.iter_mut().enumerate() {
+            if self.has.wrapping_shr(at as u32) & 1 == 0 {
+                other.without.insert(hash);
+            }
+        }
+        let it = self.it;
+        it.active.insert(hash);
+        it.adds = it.adds.wrapping_add(1);
+        // Few streams at first, so that many metrics with few are counted; a sketch that is dense does not grow.
+        if it.adds <= 4 || it.adds & 31 == 0 {
+            let now = bytes_of(it);
+            *self.bytes = self.bytes.saturating_add(now).saturating_sub(it.bytes);
+            it.bytes = now;
+        }
+    }
+}
+
+impl MeasuredLabel {
+    #[inline]
+    fn add(&mut self, stream: Identity, label: &Label<'_>) {
+        let value = label.pair.low();
+        // Most labels have few values; one that is in the sketch changes nothing there.
+        if let Some(recent) = self.recent.get_mut(value as usize % RECENT)
+            && *recent != value
+        {
+            *recent = value;
+            let is_new = self.values.insert(value);
+            if is_new && self.heavy.is_none() && self.values.union().estimate() >= EXAMPLES_FROM {
+                self.heavy = Some(Heavy::new(EXAMPLES));
+            }
+        }
+        self.without.insert(stream.minus(label.pair).low());
+        if let Some(heavy) = &mut self.heavy {
+            heavy.add(value, 1, || label.value);
+        }
     }
 }
 

@@ -6,20 +6,26 @@
 
 use super::guard::{LABELS_MAX, PASS, ResourceLabels, Ruled, new_label};
 use super::{FlowError, ResourceScope, Walk, intake};
-use crate::admission::{Census, Group, Name, NewLabel, Newcomer, whole_seconds};
+use crate::admission::{ByHalf, Census, Group, Name, NewLabel, Newcomer, Registry, whole_seconds};
 use crate::decode::{
-    Data, DistributionPoint, Metric, NumberPoint, Request, ResourceMetrics, Scope, ScopeMetrics,
+    Data, DistributionPoint, Metric, NumberPoint, Request, ResourceMetrics, Scope, ScopeMetrics, UsualPoint,
 };
-use crate::hash::{Domain, Identity};
+use crate::hash::Identity;
 use crate::identify;
 use crate::kind::Intake;
+use crate::measure::{Described, Label};
 use crate::record::Temporality;
 use crate::units::UnixNanos;
 use crate::wire::{Span, WireError};
+use core::ops::Range;
 use std::rc::Rc;
 
 /// Labels of new streams that are gathered at a time: 48 MiB.
 const LABELS_GATHERED_MAX: usize = 1 << 20;
+/// Room for labels that is kept from batch to batch: 1.5 MiB.
+const LABELS_KEPT: usize = 1 << 14;
+/// Keys among which one is searched.
+const KEYS_SEARCHED: usize = 64;
 /// Walks over one batch at most: what is left then is left undecided.
 const WALKS_MAX: u32 = 16;
 
@@ -30,16 +36,62 @@ pub struct Progress {
     is_complete: bool,
 }
 
+/// Keys of attributes that new streams have: what is the same for each of their labels, found once.
+#[derive(Default)]
+struct Keys {
+    known: Vec<(Span, NewLabel)>,
+}
+
+impl Keys {
+    /// Where the label of a key is, which is likely to be at `likely`.
+    fn find(&mut self, buf: &[u8], key: Span, likely: usize, new: impl FnOnce() -> NewLabel) -> usize {
+        let is = |(known, _): &(Span, NewLabel)| known.bytes(buf) == key.bytes(buf);
+        if self.known.get(likely).is_some_and(is) {
+            return likely;
+        }
+        // With very many keys a search would cost more than to find one anew.
+        let search = self.known.get(..KEYS_SEARCHED).unwrap_or(&self.known);
+        search.iter().position(is).unwrap_or_else(|| {
+            self.known.push((key, new()));
+            self.known.len().saturating_sub(1)
+        })
+    }
+
+    fn label(&self, at: usize) -> Option<NewLabel> {
+        self.known.get(at).map(|(_, label)| *label)
+    }
+}
+
+/// Where in the batch a label is: is it one of the resource; its key; its value.
+pub type Place = (bool, Span, Span);
+
+/// A new stream, to be measured once it was decided about.
+struct Fresh<'a> {
+    tenant: &'a [u8],
+    group: usize,
+    id: Identity,
+    /// Its labels in the census, and where in the batch those are.
+    labels: Range<usize>,
+    name: Span,
+    kind: &'static str,
+}
+
 /// What is gathered.
 #[derive(Default)]
-struct Gathered {
+struct Gathered<'a> {
+    keys: Keys,
+    fresh: Vec<Fresh<'a>>,
+    /// Of each label of the census.
+    spans: Vec<Place>,
+    /// Metrics with a point that has to be looked at in its turn.
+    odd: ByHalf<()>,
     census: Census,
-    names: crate::admission::ByHalf<Name>,
-    seen: crate::admission::ByHalf<()>,
+    names: ByHalf<Name>,
+    seen: ByHalf<()>,
     is_full: bool,
 }
 
-impl Gathered {
+impl Gathered<'_> {
     /// Where the group of a metric is.
     fn group(&mut self, metric: u64, new: impl FnOnce() -> Group) -> usize {
         let groups = &mut self.census.groups;
@@ -53,6 +105,7 @@ impl Gathered {
 /// The metric that is gathered.
 struct Of<'m> {
     name: &'m [u8],
+    span: Span,
     kind: (Intake, Temporality),
     /// Identity of its series but for their point attributes.
     base: Identity,
@@ -62,7 +115,7 @@ struct Of<'m> {
     is_free: bool,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
     /// A point under a rule: new streams count where the rule keeps the heaviest.
     fn gather_ranked(
         &mut self,
@@ -70,7 +123,7 @@ impl Walk<'_> {
         point: &NumberPoint,
         count: Option<u64>,
         of: &Of<'_>,
-        out: &mut Gathered,
+        out: &mut Gathered<'a>,
     ) -> Result<(), FlowError> {
         let Some(rule) = self.plan.topk(index).filter(|it| it.fold.kind(of.kind.0, of.kind.1).is_some())
         else {
@@ -116,6 +169,7 @@ impl Walk<'_> {
         let (candidates, fits) = (core::mem::take(&mut self.s.candidates), core::mem::take(&mut self.s.fits));
         let (tenant, tenant_id, sender_id) = (self.tenant, self.tenant_id, self.sender_id);
         let mut gathered = Gathered::default();
+        (gathered.census.labels, gathered.spans) = core::mem::take(&mut self.s.gathered);
         let done = self.gather(&mut gathered);
         (self.s.candidates, self.s.fits) = (candidates, fits);
         (self.tenant, self.tenant_id, self.sender_id) = (tenant, tenant_id, sender_id);
@@ -127,11 +181,28 @@ impl Walk<'_> {
         let now = self.s.now;
         if let Some(registry) = &mut self.s.registry {
             registry.decide(&gathered.census, now, |label| gathered.names.get(&label).cloned());
+            if self.progress.is_complete {
+                settle(&gathered, self.buf, registry, &mut self.settled);
+            }
+        }
+        let (mut labels, mut spans) = (gathered.census.labels, gathered.spans);
+        if labels.capacity() <= LABELS_KEPT {
+            labels.clear();
+            spans.clear();
+            self.s.gathered = (labels, spans);
         }
         Ok(())
     }
 
-    fn gather(&mut self, out: &mut Gathered) -> Result<(), FlowError> {
+    /// Do all points of the metric at hand pass, and is nothing left to measure of them?
+    #[inline]
+    pub fn is_settled(&self, slot: usize) -> bool {
+        let guard = || self.guards.get(slot).and_then(Option::as_ref);
+        !self.settled.is_empty()
+            && guard().is_some_and(|guard| guard.is_enforced && self.settled.contains_key(&guard.metric))
+    }
+
+    fn gather(&mut self, out: &mut Gathered<'a>) -> Result<(), FlowError> {
         let request = Request::read(self.buf, Span::all(self.buf))?;
         let mut resources = request.resource_metrics.fields(self.buf);
         while let Some((_, span)) = resources.next()? {
@@ -159,7 +230,7 @@ impl Walk<'_> {
         span: Span,
         scope: Identity,
         resource: &mut ResourceScope,
-        out: &mut Gathered,
+        out: &mut Gathered<'a>,
     ) -> Result<(), FlowError> {
         let metric = Metric::read(self.buf, span)?;
         let Some(field) = metric.data.field().copied() else { return Ok(()) };
@@ -191,22 +262,45 @@ impl Walk<'_> {
         }
         let of = Of {
             name,
+            span: metric.name,
             kind: (intake, temporality),
             base: base.plus(labels.id),
             budget: guard.map(|guard| self.group(&guard, out)),
             is_free,
         };
+        let is_usual = is_free && intake.is_number();
         let mut points = run.fields(self.buf);
-        while let Some((_, span)) = points.next()? {
+        while points.advance()? {
+            let (_, span) = points.place();
             if out.is_full {
                 return Ok(());
+            }
+            if is_usual && self.knows_again(span, of.base) {
+                continue;
             }
             self.gather_point(span, &of, &labels, out)?;
         }
         Ok(())
     }
 
-    fn group(&self, guard: &super::guard::Guard, out: &mut Gathered) -> usize {
+    /// A number of a stream that is raw and was measured, by the guess: the short way.
+    #[inline(always)]
+    fn knows_again(&mut self, span: Span, base: Identity) -> bool {
+        if UsualPoint::read(self.buf, span, self.s.dictionary.guess()).is_none() {
+            return false;
+        }
+        let (Some(known), Some(registry)) = (self.s.dictionary.expected(PASS), &self.s.registry) else {
+            return false;
+        };
+        // One that this generation did not see yet has to be measured, one that folds to be folded.
+        let is_raw = registry.is_raw_again(base.plus(known.all).low());
+        if is_raw {
+            self.s.dictionary.pass_over();
+        }
+        is_raw
+    }
+
+    fn group(&self, guard: &super::guard::Guard, out: &mut Gathered<'a>) -> usize {
         out.group(guard.metric, || Group {
             metric: guard.metric,
             tenant: guard.tenant,
@@ -223,11 +317,14 @@ impl Walk<'_> {
         span: Span,
         of: &Of<'_>,
         resource: &Rc<ResourceLabels>,
-        out: &mut Gathered,
+        out: &mut Gathered<'a>,
     ) -> Result<(), FlowError> {
         let (point, count) = common(self.buf, span, of.kind.0)?;
         let (attributes, time) = (point.attributes, UnixNanos(point.time_ns));
         if attributes.count > LABELS_MAX || point.is_stale() || time > self.ahead_after {
+            if let Some(group) = of.budget.and_then(|at| out.census.groups.get(at)) {
+                out.odd.insert(group.metric, ());
+            }
             return Ok(());
         }
         if !of.is_free {
@@ -238,16 +335,22 @@ impl Walk<'_> {
                 return self.gather_ranked(index, &point, count, of, out);
             }
         }
-        let Some(group) = of.budget else { return Ok(()) };
+        let Some(group_at) = of.budget else { return Ok(()) };
         let base = of.base;
         let (buf, h) = (self.buf, &self.plan.hasher);
         let known = self.s.dictionary.known_under(buf, h, PASS, |_| true, &attributes)?;
         let id = base.plus(known.all);
         let Some(registry) = &self.s.registry else { return Ok(()) };
-        if registry.state().series.contains_key(&id.low()) || out.seen.insert(id.low(), ()).is_some() {
+        let Some(group) = out.census.groups.get_mut(group_at) else { return Ok(()) };
+        if registry.state().series.contains_key(&id.low()) {
+            if !registry.is_raw_again(id.low()) {
+                out.odd.insert(group.metric, ());
+            }
             return Ok(());
         }
-        let Some(group) = out.census.groups.get_mut(group) else { return Ok(()) };
+        if out.seen.insert(id.low(), ()).is_some() {
+            return Ok(());
+        }
         let released = registry.state().metrics.get(&group.metric).and_then(|it| it.released_at());
         let comes_s = released.filter(|at| time >= *at).map(whole_seconds);
         let labels = &mut out.census.labels;
@@ -255,27 +358,70 @@ impl Walk<'_> {
         for it in &resource.all {
             keep_name(buf, &it.label, it.key, true, &mut out.names);
             labels.push(it.label);
+            out.spans.push((true, it.key, it.value));
         }
-        let mut it = attributes.attributes(buf);
-        while let Some(kv) = it.next()? {
-            let pair = identify::attribute(h, Domain::Attribute, buf, &kv)?;
-            let label = new_label(self.plan, kv.key.bytes(buf), false, pair);
-            keep_name(buf, &label, kv.key, false, &mut out.names);
-            labels.push(label);
+        let mut next = 0;
+        for part in self.s.dictionary.labels(buf, h, &attributes)? {
+            let at = out.keys.find(buf, part.key, next, || {
+                let label = new_label(self.plan, part.key.bytes(buf), false, part.id);
+                keep_name(buf, &label, part.key, false, &mut out.names);
+                label
+            });
+            next = at.saturating_add(1);
+            if let Some(label) = out.keys.label(at) {
+                labels.push(NewLabel { pair: part.id, ..label });
+                out.spans.push((false, part.key, part.value));
+            }
         }
-        group.streams.push(Newcomer { id, labels: start..labels.len(), weight: 0.0, comes_s });
-        out.is_full = labels.len() >= LABELS_GATHERED_MAX;
+        let labels = start..labels.len();
+        group.streams.push(Newcomer { id, labels: labels.clone(), weight: 0.0, comes_s });
+        out.is_full = labels.end >= LABELS_GATHERED_MAX;
+        out.fresh.push(Fresh {
+            tenant: self.tenant,
+            group: group_at,
+            id,
+            labels,
+            name: of.span,
+            kind: of.kind.0.word(of.kind.1),
+        });
         Ok(())
     }
 }
 
-fn keep_name(
-    buf: &[u8],
-    label: &NewLabel,
-    key: Span,
-    is_resource: bool,
-    names: &mut crate::admission::ByHalf<Name>,
-) {
+/// Metrics of which every point of the batch passes, since a budget has room for all of their streams: the walk need not look at them again, so
+/// what is new is measured here. What a decision goes by was measured before.
+fn settle(out: &Gathered<'_>, buf: &[u8], registry: &mut Registry, settled: &mut ByHalf<()>) {
+    for group in out.census.groups.iter().filter(|it| it.ranked.is_none()) {
+        let all_raw = group.streams.iter().all(|it| registry.is_raw(it.id.low()));
+        let state = registry.state().metrics.get(&group.metric);
+        let is_free = state.is_none_or(|it| !it.has_levels() && it.released_at().is_none());
+        if all_raw && is_free && !out.odd.contains_key(&group.metric) {
+            settled.insert(group.metric, ());
+        }
+    }
+    for fresh in &out.fresh {
+        let Some(group) = out.census.groups.get(fresh.group) else { continue };
+        if !settled.contains_key(&group.metric) || !registry.look(fresh.id.low()).is_some_and(|it| it.1) {
+            continue;
+        }
+        let described = Described {
+            id: group.metric,
+            tenant: (group.tenant, fresh.tenant),
+            name: fresh.name.bytes(buf),
+            kind: fresh.kind,
+        };
+        let Some(mut adding) = registry.measure.begin(&described, fresh.id) else { continue };
+        let labels = out.census.labels.get(fresh.labels.clone()).unwrap_or_default();
+        let spans = out.spans.get(fresh.labels.clone()).unwrap_or_default();
+        for (label, (is_resource, key, value)) in labels.iter().zip(spans) {
+            let (key, value, is_resource) = (key.bytes(buf), value.bytes(buf), *is_resource);
+            adding.label(&Label { key, is_resource, pair: label.pair, value }, || label.id);
+        }
+        adding.done();
+    }
+}
+
+fn keep_name(buf: &[u8], label: &NewLabel, key: Span, is_resource: bool, names: &mut ByHalf<Name>) {
     if label.is_foldable && !names.contains_key(&label.id) {
         let key = String::from_utf8_lossy(key.bytes(buf)).into_owned();
         names.insert(label.id, Name { is_resource, key });

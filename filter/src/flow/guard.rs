@@ -7,7 +7,7 @@
 use super::points::{Fate, Seen};
 use super::{FlowError, MetricScope, ResourceScope, Walk};
 use crate::admission::{self, Level, Metric, NewLabel, Registry, Standing, folded};
-use crate::decode::{KeyValue, Run, UsualPoint};
+use crate::decode::{Run, UsualPoint};
 use crate::hash::{Domain, Hasher, Identity};
 use crate::identify;
 use crate::kind::Intake;
@@ -363,37 +363,27 @@ impl Walk<'_> {
         stream: Identity,
         attributes: &Run,
     ) -> Result<(), FlowError> {
-        let (buf, plan) = (self.buf, self.plan);
-        let resource = guard.resource.all.iter().map(|it| Label {
-            key: it.key.bytes(buf),
-            is_resource: true,
-            pair: it.label.pair,
-            value: it.value.bytes(buf),
-        });
-        let mut labels: Vec<Label<'_>> = resource.collect();
-        let mut it = attributes.fields(buf);
-        while let Some((field, content)) = it.next()? {
-            if labels.len() >= LABELS_MAX as usize {
-                break;
-            }
-            let kv = KeyValue::read(buf, field.span(), content)?;
-            let pair = self
-                .s
-                .dictionary
-                .part(buf, field.span(), || identify::attribute(&plan.hasher, Domain::Attribute, buf, &kv))?;
-            let (key, value) = (kv.key.bytes(buf), kv.value.text().bytes(buf));
-            labels.push(Label { key, is_resource: false, pair, value });
-        }
+        let (buf, h) = (self.buf, &self.plan.hasher);
         let described = Described {
             id: guard.metric,
             tenant: (guard.tenant, self.tenant),
             name: within.metric.name.bytes(buf),
             kind: within.intake.word(within.temporality),
         };
-        if let Some(registry) = &mut self.s.registry {
-            let id = |label: &Label<'_>| label_id(&plan.hasher, label.key, label.is_resource);
-            registry.measure.add(&described, stream, &labels, id);
+        let (registry, dictionary) = (self.s.registry.as_mut(), &mut self.s.dictionary);
+        let Some(mut adding) = registry.and_then(|it| it.measure.begin(&described, stream)) else {
+            return Ok(());
+        };
+        let room = (LABELS_MAX as usize).saturating_sub(guard.resource.all.len());
+        for it in guard.resource.all.iter().take(LABELS_MAX as usize) {
+            let (key, value) = (it.key.bytes(buf), it.value.bytes(buf));
+            adding.label(&Label { key, is_resource: true, pair: it.label.pair, value }, || it.label.id);
         }
+        for it in dictionary.labels(buf, h, attributes)?.iter().take(room) {
+            let (key, value) = (it.key.bytes(buf), it.value.bytes(buf));
+            adding.label(&Label { key, is_resource: false, pair: it.id, value }, || label_id(h, key, false));
+        }
+        adding.done();
         Ok(())
     }
 
@@ -411,18 +401,25 @@ impl Walk<'_> {
         }
     }
 
-    /// A point that a rule folds is met by a guard as well, which only measures.
-    fn meet_by_rule(&mut self, within: &MetricScope<'_>) {
+    /// There is a guard for the metric at hand, where anything is measured.
+    pub fn meet_guard(&mut self, within: &MetricScope<'_>, ruled: Ruled) {
         let Some(resource) = within.labels.as_ref().filter(|_| self.is_guarding()) else { return };
-        let slot = Ruled::Passes.slot();
-        let guard = self.guards.get_mut(slot).and_then(Option::take).or_else(|| {
-            let name = within.metric.name.bytes(self.buf);
-            let kind = (within.intake, within.temporality);
-            self.guard(name, within.out, kind, Ruled::Passes, resource.clone())
-        });
-        if let (Some(mut guard), Some(slot)) = (guard, self.guards.get_mut(slot)) {
-            guard.meet();
-            *slot = Some(guard);
+        if self.guards.get(ruled.slot()).is_some_and(Option::is_some) {
+            return;
+        }
+        let name = within.metric.name.bytes(self.buf);
+        let kind = (within.intake, within.temporality);
+        let guard = self.guard(name, within.out, kind, ruled, resource.clone());
+        if let Some(slot) = self.guards.get_mut(ruled.slot()) {
+            *slot = guard;
+        }
+    }
+
+    /// So many points pass, and a guard has met them.
+    pub fn pass_all(&mut self, points: u64) {
+        self.tally.passed = self.tally.passed.saturating_add(points);
+        if let Some(Some(guard)) = self.guards.get_mut(Ruled::No.slot()) {
+            guard.points = guard.points.saturating_add(points);
         }
     }
 
@@ -437,7 +434,8 @@ impl Walk<'_> {
         if !self.is_guarding() {
             return treat(self);
         }
-        self.meet_by_rule(within);
+        self.meet_guard(within, Ruled::Passes);
+        self.meet_ruled();
         self.s.dictionary.latest = None;
         let fate = treat(self)?;
         let slot = Ruled::Passes.slot();

@@ -8,9 +8,9 @@
 //! What came before is recognised, byte for byte: the attributes of a point that the [`Trail`] expects or finds; of others each one alone
 //! ([`Parts`]); what is left is read and hashed. Heads that were written before are copied ([`Heads`]).
 
-use super::guard::PASS;
+use super::guard::{LABELS_MAX, PASS};
 use super::heads::Heads;
-use super::parts::Parts;
+use super::parts::{Attribute, Parts};
 use super::trail::{Known, Trail};
 use crate::decode::{Guess, KeyValue, Metric, Run, Scope};
 use crate::hash::{Domain, Hasher, Identity};
@@ -123,6 +123,9 @@ pub struct Dictionary {
     /// Where in the batch a guess of the trail was right, until somebody asks.
     guessed: Span,
     heads: Heads,
+    /// The attributes of a point, and where in the batch those are.
+    listed: Vec<Attribute>,
+    listed_of: Span,
     /// Identity of all attributes of the point that was looked up last, until somebody takes it away.
     pub latest: Option<Identity>,
 }
@@ -131,6 +134,7 @@ impl Dictionary {
     pub fn clear(&mut self) {
         self.places.clear();
         self.guessed = Span::EMPTY;
+        self.listed_of = Span::EMPTY;
         self.enter_resource();
     }
 
@@ -208,14 +212,39 @@ impl Dictionary {
         self.trail.expected(fold)
     }
 
-    /// Identity of one attribute of a point that passes; `find` says it where it is not known.
-    pub fn part<E>(
+    /// The attributes of a point one by one, up to [`LABELS_MAX`].
+    pub fn labels(&mut self, buf: &[u8], h: &Hasher, attributes: &Run) -> Result<&[Attribute], WireError> {
+        // The walk into a set that was not known has just left them here.
+        if self.listed_of != attributes.span || attributes.span.is_empty() {
+            self.listed.clear();
+            self.listed_of = attributes.span;
+            let mut it = attributes.fields(buf);
+            while self.listed.len() < LABELS_MAX as usize && it.advance()? {
+                self.list(buf, h, it.place(), PASS as u32, |_| true)?;
+            }
+        }
+        Ok(&self.listed)
+    }
+
+    /// Put an attribute, field and content, to the end of the list. Written in place, for a copy of what was just written would wait for it.
+    #[inline(always)]
+    fn list(
         &mut self,
         buf: &[u8],
-        field: Span,
-        find: impl FnOnce() -> Result<Identity, E>,
-    ) -> Result<Identity, E> {
-        self.parts.get(field.bytes(buf), PASS, || Ok((find()?, true))).map(|(id, _)| id)
+        h: &Hasher,
+        (field, content): (Span, Span),
+        fold: u32,
+        keeps: impl Fn(&[u8]) -> bool,
+    ) -> Result<(), WireError> {
+        if let Some(part) = self.parts.find(buf, field, fold) {
+            self.listed.push(part.at(field));
+            return Ok(());
+        }
+        let (found, key) = read(buf, h, (field, content))?;
+        let found = Attribute { is_kept: keeps(key), ..found };
+        self.parts.learn(buf, field, fold, &found);
+        self.listed.push(found);
+        Ok(())
     }
 
     /// The point at hand had what was guessed.
@@ -264,20 +293,25 @@ impl Dictionary {
             Err(hash) => hash,
         };
         let (mut known, mut count, mut end) = (Known::default(), 0_u32, attributes.span.start);
+        self.listed.clear();
+        self.listed_of = Span::EMPTY;
         let mut it = attributes.fields(buf);
-        while let Some((field, content)) = it.next()? {
-            let (id, is_kept) = self.parts.get(field.span().bytes(buf), fold, || {
-                let kv = KeyValue::read(buf, field.span(), content)?;
-                let id = identify::attribute(h, Domain::Attribute, buf, &kv)?;
-                Ok((id, keeps(kv.key.bytes(buf))))
-            })?;
-            known.all = known.all.plus(id);
-            if is_kept {
-                known.kept = known.kept.plus(id);
+        // No plan has so many folds.
+        let part_fold = u32::try_from(fold).unwrap_or(u32::MAX);
+        while it.advance()? {
+            let (field, content) = it.place();
+            self.list(buf, h, (field, content), part_fold, &keeps)?;
+            if let Some(part) = self.listed.last() {
+                known.all = known.all.plus(part.id);
+                if part.is_kept {
+                    known.kept = known.kept.plus(part.id);
+                }
             }
+            self.listed.truncate(LABELS_MAX as usize);
             count = if field.start == end { count.saturating_add(1) } else { 0 };
             end = field.end;
         }
+        self.listed_of = attributes.span;
         let is_whole = count == attributes.count;
         self.trail.meet(hash, bytes, if is_whole { count } else { 0 }, fold, known);
         Ok(known)
@@ -461,4 +495,16 @@ fn is_text(buf: &[u8], kept: &Kept<'_>) -> Result<bool, WireError> {
         }
     }
     Ok(true)
+}
+
+/// An attribute that is not known yet, by field and content, and its key.
+#[inline(never)]
+fn read<'b>(
+    buf: &'b [u8],
+    h: &Hasher,
+    (field, content): (Span, Span),
+) -> Result<(Attribute, &'b [u8]), WireError> {
+    let kv = KeyValue::read(buf, field, content)?;
+    let id = identify::attribute(h, Domain::Attribute, buf, &kv)?;
+    Ok((Attribute { id, is_kept: true, key: kv.key, value: kv.value.text() }, kv.key.bytes(buf)))
 }

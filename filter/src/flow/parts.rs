@@ -1,24 +1,61 @@
 //! Single attributes that came before, byte for byte: their identity, and whether a fold keeps them.
 //!
-//! In: the bytes of one attribute of a point. Out: what a walk into it and a keyed hash would say. Streams that were never seen share most of
+//! In: one attribute of a point. Out: what a walk into it and a keyed hash would say: its identity, its key, its value. Streams that were never seen share most of
 //! their attributes with others; only what is new in them costs a hash. Two places for each hash of the bytes: what comes later stays.
 
 use crate::hash::Identity;
-use crate::wire::same;
+use crate::wire::{Span, same};
 
 /// Places: 32 KiB, so that what is in use stays in a cache beside everything else.
 const PLACES: usize = 256;
 /// Bytes of the longest attribute that is kept, with its tag and length.
 const PART_BYTES_MAX: usize = 88;
 
+/// An attribute, read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attribute {
+    pub id: Identity,
+    /// The fold keeps it.
+    pub is_kept: bool,
+    pub key: Span,
+    /// The text of its value; nothing where that is none.
+    pub value: Span,
+}
+
 /// One attribute under one fold.
 #[derive(Clone, Copy)]
-struct Part {
+pub struct Part {
     id: Identity,
     fold: u32,
     len: u8,
     is_kept: bool,
+    key: Within,
+    value: Within,
     bytes: [u8; PART_BYTES_MAX],
+}
+
+/// A span within an attribute.
+#[derive(Clone, Copy, Default)]
+struct Within {
+    start: u8,
+    end: u8,
+}
+
+impl Within {
+    /// Nothing where it does not lie in the field.
+    fn of(span: Span, field: Span) -> Within {
+        let at = |at: usize| at.checked_sub(field.start).and_then(|at| u8::try_from(at).ok());
+        match (at(span.start), at(span.end)) {
+            (Some(start), Some(end)) => Within { start, end },
+            _ => Within::default(),
+        }
+    }
+
+    #[inline]
+    fn at(self, field: Span) -> Span {
+        let at = |at: u8| field.start.saturating_add(usize::from(at));
+        Span { start: at(self.start), end: at(self.end) }
+    }
 }
 
 /// The attributes.
@@ -33,30 +70,33 @@ impl Parts {
         self.places.clear();
     }
 
-    /// Identity of these bytes, and whether the fold keeps the attribute. Where that is not known, `find` says it.
-    pub fn get<E>(
-        &mut self,
-        bytes: &[u8],
-        fold: usize,
-        find: impl FnOnce() -> Result<(Identity, bool), E>,
-    ) -> Result<(Identity, bool), E> {
-        let (Ok(len), Ok(fold)) = (u8::try_from(bytes.len()), u32::try_from(fold)) else { return find() };
-        if bytes.len() > PART_BYTES_MAX || bytes.is_empty() {
-            return find();
-        }
+    /// What is known about the attribute at `field`, if anything is.
+    #[inline]
+    pub fn find(&self, buf: &[u8], field: Span, fold: u32) -> Option<&Part> {
+        let bytes = field.bytes(buf);
         let at = place(bytes, fold);
-        for at in [at, at ^ 1] {
-            if let Some(part) = self.places.get(at)
-                && (part.len, part.fold) == (len, fold)
-                && part.bytes.get(..bytes.len()).is_some_and(|known| same(known, bytes))
-            {
-                return Ok((part.id, part.is_kept));
-            }
-        }
-        let (id, is_kept) = find()?;
+        [at, at ^ 1].into_iter().find_map(|at| {
+            let part = self.places.get(at)?;
+            let is_it = part.len != 0
+                && (usize::from(part.len), part.fold) == (bytes.len(), fold)
+                && part.bytes.get(..bytes.len()).is_some_and(|known| same(known, bytes));
+            is_it.then_some(part)
+        })
+    }
+
+    /// Keep what was found about the attribute at `field`, which was not known.
+    pub fn learn(&mut self, buf: &[u8], field: Span, fold: u32, found: &Attribute) {
+        let bytes = field.bytes(buf);
+        let Some(len) =
+            u8::try_from(bytes.len()).ok().filter(|len| (1..=PART_BYTES_MAX).contains(&usize::from(*len)))
+        else {
+            return;
+        };
+        let at = place(bytes, fold);
         if self.places.is_empty() {
-            let free =
-                Part { id: Identity::ZERO, fold: 0, len: 0, is_kept: false, bytes: [0; PART_BYTES_MAX] };
+            let (id, nothing) = (Identity::ZERO, Within::default());
+            let bytes = [0; PART_BYTES_MAX];
+            let free = Part { id, fold: 0, len: 0, is_kept: false, key: nothing, value: nothing, bytes };
             self.places.resize(PLACES, free);
         }
         // What was there moves over: what comes often is seldom the older of two.
@@ -66,12 +106,21 @@ impl Parts {
             *beside = old;
         }
         if let Some(part) = self.places.get_mut(at) {
-            (part.id, part.fold, part.len, part.is_kept) = (id, fold, len, is_kept);
+            (part.id, part.fold, part.len, part.is_kept) = (found.id, fold, len, found.is_kept);
+            (part.key, part.value) = (Within::of(found.key, field), Within::of(found.value, field));
             if let Some(place) = part.bytes.get_mut(..bytes.len()) {
                 place.copy_from_slice(bytes);
             }
         }
-        Ok((id, is_kept))
+    }
+}
+
+impl Part {
+    /// The same, at another place of a batch.
+    #[inline]
+    pub fn at(&self, field: Span) -> Attribute {
+        let (key, value) = (self.key.at(field), self.value.at(field));
+        Attribute { id: self.id, is_kept: self.is_kept, key, value }
     }
 }
 
@@ -103,23 +152,31 @@ mod tests {
         for round in 0..3 {
             for n in 0..400_u128 {
                 for (fold, len) in [(1, 5), (2, 5), (1, 40), (1, 88), (1, 89), (1, 0)] {
-                    let bytes: Vec<u8> =
-                        n.to_le_bytes().into_iter().cycle().skip(n as usize % 3).take(len).collect();
+                    let bytes = n.to_le_bytes().into_iter().cycle().skip(n as usize % 3).take(len);
+                    // Elsewhere in each round.
+                    let field = Span { start: round * 300, end: round * 300 + len };
+                    let buf: Vec<u8> = std::iter::repeat_n(0, field.start).chain(bytes).collect();
+                    let bytes = field.bytes(&buf);
                     // What belongs to the bytes and the fold, and to nothing else.
-                    let told = (
-                        bytes.iter().fold(fold as u128, |sum, b| sum.wrapping_mul(257) + u128::from(*b)),
-                        fold == 1,
-                    );
-                    let found = parts.get(&bytes, fold, || {
+                    let id = bytes.iter().fold(fold as u128, |sum, b| sum.wrapping_mul(257) + u128::from(*b));
+                    let middle = field.start + len / 2;
+                    let told = Attribute {
+                        id: Identity(id),
+                        is_kept: fold == 1,
+                        key: Span { start: field.start, end: middle },
+                        value: if len == 5 { Span::EMPTY } else { Span { start: middle, end: field.end } },
+                    };
+                    let found = parts.find(&buf, field, fold).map(|part| part.at(field));
+                    let found = found.unwrap_or_else(|| {
                         asked += 1;
-                        Ok::<_, ()>((Identity(told.0), told.1))
+                        parts.learn(&buf, field, fold, &told);
+                        told
                     });
-                    assert_eq!(found, Ok((Identity(told.0), told.1)), "round {round}: {bytes:?}");
+                    let read = |it: Attribute| (it.id, it.is_kept, it.key, it.value.bytes(&buf).to_vec());
+                    assert_eq!(read(found), read(told), "round {round}: {bytes:?}");
                 }
             }
         }
         assert!(asked < 3 * 400 * 6, "some were known");
-        assert_eq!(parts.get(b"refused", 1, || Err(7)), Err(7));
-        assert_eq!(parts.get(b"refused", 1, || Err(8)), Err(8), "an error is not remembered");
     }
 }
