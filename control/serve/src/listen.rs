@@ -1,7 +1,7 @@
 //! One port: HTTP/1.1, HTTP/2 and gRPC, in plain text on loopback or over TLS.
 //!
 //! In: an address and a router. Out: the address with its port; whoever connects is served until the runtime ends. Each request carries its [`Peer`]. Refuses plain text on
-//! any address but loopback. A handshake that takes longer than ten seconds, or fails, is counted and ends.
+//! any address but loopback, and says so to whoever speaks plain text to a port with TLS. A handshake that takes longer than ten seconds, or fails, is counted and ends.
 
 use crate::role::Credentials;
 use crate::tls::{Tls, names};
@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service as _;
@@ -111,11 +112,31 @@ async fn connection(
         return Some(());
     };
     let acceptor = TlsAcceptor::from(tls.current());
-    let stream = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await.ok()?.ok()?;
+    let handshake = async {
+        let mut first = [0];
+        if stream.peek(&mut first).await.ok()? == 1 && first[0].is_ascii_alphabetic() {
+            tell_plain(stream).await;
+            return None;
+        }
+        acceptor.accept(stream).await.ok()
+    };
+    let stream = tokio::time::timeout(PATIENCE, handshake).await.ok()??;
     let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let peer = Peer { address, names: shown.map(names).unwrap_or_default().into(), is_plain: false };
     requests(TokioIo::new(stream), peer, router).await;
     Some(())
+}
+
+/// Says that this port speaks TLS to whoever begins with a letter, as every HTTP method does and no TLS record.
+async fn tell_plain(mut stream: TcpStream) {
+    const WHY: &str = "plain text; allowed: TLS: ask https://\n";
+    let head = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close";
+    let answer = format!("{head}\r\ncontent-length: {}\r\n\r\n{WHY}", WHY.len());
+    // What is not read before the end would make the system break the connection, and the answer be lost.
+    let mut heard = [0; 4_096];
+    let _ = stream.read(&mut heard).await;
+    let _ = stream.write_all(answer.as_bytes()).await;
+    let _ = stream.shutdown().await;
 }
 
 async fn requests<S>(stream: TokioIo<S>, peer: Peer, router: Router)
