@@ -3,6 +3,9 @@
 //! Enters: where the control host is, and who asks ([`client`]). Leaves: a table, or with `--json` the answer as it came.
 
 mod client;
+mod plans;
+
+pub use plans::{approve, budget, diff, plan, release, roll_back};
 
 use crate::show::{clean, count, table};
 use anyhow::{Context as _, Result, ensure};
@@ -77,8 +80,17 @@ pub fn status(arguments: &Arguments) -> Result<ExitCode> {
         });
         let head = ["node", "by", "connected", "has", "refused"];
         println!("\n{}", table(&head, &[0, 1, 2, 3, 4], nodes.collect(), Vec::new()));
+        let hold = &body["hold"];
+        if hold.is_object() {
+            println!(
+                "\nheld until {}: {} rolled back to version {}; phoenix plan release",
+                instant(&hold["until_ns"]),
+                clean(text(hold, "by")),
+                hold["to"]
+            );
+        }
         for id in body["waiting"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            println!("\nwaits for approval: phoenix approve {id}");
+            println!("\nwaits for approval: phoenix plan approve {id}");
         }
     }))
 }
@@ -93,13 +105,17 @@ pub fn decisions(arguments: &Arguments, limit: usize) -> Result<ExitCode> {
     }))
 }
 
+/// A time in nanoseconds, for a person.
+fn instant(ns: &Value) -> String {
+    let at = chrono::DateTime::from_timestamp_nanos(ns.as_u64().unwrap_or(0).cast_signed());
+    at.format("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
 fn sentence(decision: &Value) {
     let outcome = decision["outcome"]["outcome"].as_str().unwrap_or("").replace('_', " ");
-    let at = decision["at_ns"].as_u64().unwrap_or(0);
-    let at = chrono::DateTime::from_timestamp_nanos(at.cast_signed());
     println!(
         "{}  {}  {outcome}\n  {}",
-        at.format("%Y-%m-%dT%H:%M:%SZ"),
+        instant(&decision["at_ns"]),
         text(decision, "id"),
         text(decision, "sentence")
     );
@@ -134,19 +150,6 @@ pub fn explain(arguments: &Arguments, metric: &str) -> Result<ExitCode> {
             sentence(it);
         }
     }))
-}
-
-/// Lets a decision that waits be carried out.
-pub fn approve(arguments: &Arguments, id: &str) -> Result<ExitCode> {
-    let body = arguments.ask("POST", &format!("/api/v1/decisions/{}/approve", encoded(id)))?;
-    Ok(arguments.show(&body, |body| println!("approved: {}", text(body, "approved"))))
-}
-
-/// The plan of a node.
-pub fn plan(arguments: &Arguments, node: &str) -> Result<ExitCode> {
-    let body = arguments.ask("GET", &format!("/api/v1/plan?node={}", encoded(node)))?;
-    println!("{body:#}");
-    Ok(ExitCode::SUCCESS)
 }
 
 /// A copy of the state, into a new file.

@@ -15,8 +15,12 @@ mod api;
 mod arguments;
 // The loop.
 mod core;
+// What a plan changes to the one before.
+mod diff;
 // For Prometheus.
 mod metrics;
+// Routes, each with its right and its schemas.
+mod route;
 // What survives.
 mod state;
 
@@ -25,16 +29,17 @@ pub use arguments::Arguments;
 use self::core::Core;
 use anyhow::{Context, Result};
 use phoenix_serve::audit::{Audit, Entry};
+use phoenix_serve::grants::Grants;
+use phoenix_serve::guard::Guard;
 use phoenix_serve::listen::{Counted, Port, serve};
 use phoenix_serve::publish::answers::Answers;
 use phoenix_serve::publish::board::Board;
 use phoenix_serve::publish::poll::Poll;
 use phoenix_serve::publish::xds::{Event, Noted, Xds};
-use phoenix_serve::role::Access;
 use phoenix_serve::tls::Tls;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 
@@ -45,7 +50,9 @@ pub(crate) struct Shared {
     answers: Arc<Answers>,
     counted: Arc<Counted>,
     tls: Option<Arc<Tls>>,
-    access: Arc<Access>,
+    grants: Arc<Grants>,
+    /// What may be asked, as OpenAPI.
+    document: OnceLock<serde_json::Value>,
     /// Somebody has approved: decide now.
     wake: Notify,
     /// Refusals that are written down, by minute.
@@ -133,7 +140,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 async fn serve_until_stopped(arguments: &Arguments) -> Result<ExitCode> {
-    let access = Arc::new(arguments.access()?);
+    let grants = Arc::new(arguments.grants()?);
     let tls = arguments.tls().map(Tls::load).transpose()?.map(Arc::new);
     let audit = Audit::open(&arguments.audit_path())?;
     let module = Arc::new(arguments.module());
@@ -145,7 +152,8 @@ async fn serve_until_stopped(arguments: &Arguments) -> Result<ExitCode> {
         answers: Arc::default(),
         counted: Arc::default(),
         tls: tls.clone(),
-        access: access.clone(),
+        grants: grants.clone(),
+        document: OnceLock::new(),
         wake: Notify::new(),
         refusals: Mutex::default(),
         audit_failed: AtomicU64::new(0),
@@ -162,11 +170,18 @@ async fn serve_until_stopped(arguments: &Arguments) -> Result<ExitCode> {
         heard.refuse(&node.id, action, "plan", &detail);
     });
     let answers = shared.answers.clone();
-    let poll =
-        Poll { board: board.clone(), answers: answers.clone(), access: access.clone(), noted: noted.clone() };
-    let xds = Xds { board, answers, access, module, noted };
-    let router = api::routes(shared.clone()).merge(poll.routes()).merge(xds.routes());
-    let port = Port { address: arguments.listen, tls };
+    let poll = Poll { board: board.clone(), answers: answers.clone(), noted: noted.clone() };
+    let xds = Xds { board, answers, module, noted };
+    let told = shared.clone();
+    let guard = Guard::new(grants, Arc::new(move |who, what, why| told.refuse(who, "denied", what, why)));
+    let table = api::table(poll);
+    let _ = shared.document.set(route::document(&table));
+    let router = route::router(table, &guard)
+        .with_state(shared.clone())
+        .merge(xds.routes(&guard))
+        .fallback(api::nowhere)
+        .method_not_allowed_fallback(api::otherwise);
+    let port = Port { address: arguments.listen, tls, connections_max: arguments.connections_max };
     let address = serve(&port, router, shared.counted.clone()).await?;
     let scheme = if port.tls.is_some() { "https" } else { "http" };
     println!("phoenix control: {scheme}://{address}");
@@ -198,6 +213,12 @@ async fn serve_until_stopped(arguments: &Arguments) -> Result<ExitCode> {
 
 /// One turn of the loop; how long until the next.
 fn step(shared: &Shared) -> std::time::Duration {
+    for news in shared.grants.news() {
+        match news {
+            Ok(()) => shared.note("control", "read", "access", "the file is in force"),
+            Err(why) => shared.note("control", "refused", "access", &why),
+        }
+    }
     let (said, failed, next) = {
         let mut core = shared.core();
         let (said, failed) = core.turn(now_ns());

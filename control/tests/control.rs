@@ -10,6 +10,9 @@ mod tools;
 mod control {
     pub mod host;
 
+    mod bounds;
+    mod openapi;
     mod process;
+    mod rollback;
     mod tls;
 }

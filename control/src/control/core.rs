@@ -4,9 +4,10 @@
 //! could not be kept is not published, and is made again.
 
 use super::arguments::Arguments;
+use super::diff::{Diff, Of, diff};
 use super::state::{Kept, Published, State};
 use crate::collect::{Collector, Refusal, Settings, Taken};
-use crate::decide::{Decided, Decision, Outcome, Previous, decide};
+use crate::decide::{self, Decided, Decision, Hold, Outcome, Previous, Rollback, RolledBack, decide};
 use crate::estimate::{Estimates, estimate};
 use crate::needs::{self, Needs};
 use crate::policy::{Mode, Policy};
@@ -36,6 +37,8 @@ pub struct Core {
     state: State,
     previous: Option<Previous>,
     published: Published,
+    /// What each node had before what it has.
+    before: Published,
     board: Board,
     pub estimates: Estimates,
     pub decided: Option<Decided>,
@@ -43,6 +46,8 @@ pub struct Core {
     pub turns: u64,
     pub turns_failed: u64,
     pub turn_ns: u64,
+    /// Why the newest turn failed.
+    pub turn_trouble: Option<String>,
     /// Reports by what became of them.
     pub reports: BTreeMap<&'static str, u64>,
 }
@@ -56,6 +61,7 @@ impl Core {
         let (policy, needs) = read(&arguments.policy)?;
         let state = State::open(&arguments.state)?;
         let Kept { previous, published } = state.load()?;
+        let before = state.before()?;
         let settings = arguments.settings(&interval(&policy))?;
         let core = Core {
             read_of: stamps(&arguments.policy, &policy),
@@ -70,12 +76,14 @@ impl Core {
             state,
             previous,
             published,
+            before,
             board,
             estimates: Estimates { at_ns: now_ns, ..Estimates::default() },
             decided: None,
             turns: 0,
             turns_failed: 0,
             turn_ns: 0,
+            turn_trouble: None,
             reports: BTreeMap::new(),
         };
         core.publish();
@@ -132,9 +140,72 @@ impl Core {
             return Ok(false);
         }
         let kept = Kept { previous: Some(next), published: self.published.clone() };
-        self.state.keep(&kept, &[])?;
+        self.state.keep(&kept, None, &[])?;
         self.previous = kept.previous;
         Ok(true)
+    }
+
+    /// Takes folds back; the next turn carries it out.
+    pub fn roll_back(
+        &mut self,
+        wish: &Rollback<'_>,
+    ) -> Result<Result<(Hold, Vec<RolledBack>), decide::Refusal>> {
+        let Some(mut next) = self.previous.clone() else {
+            return Ok(Err(decide::Refusal::Nothing("no fold was ever decided".to_owned())));
+        };
+        let (decisions, is_whole) = self.state.decisions_after(wish.to)?;
+        if !is_whole {
+            let why = "to: decisions that old are not kept; allowed: a later version";
+            return Ok(Err(decide::Refusal::Range(why.to_owned())));
+        }
+        let rolled = match next.roll_back(&decisions, wish) {
+            Ok(rolled) => rolled,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let hold = next.hold.clone().context("a rollback without a hold")?;
+        let kept = Kept { previous: Some(next), published: self.published.clone() };
+        self.state.keep(&kept, None, &[])?;
+        self.previous = kept.previous;
+        Ok(Ok((hold, rolled)))
+    }
+
+    /// Ends a hold; none: there is none.
+    pub fn release(&mut self, now_ns: u64) -> Result<Option<Hold>> {
+        let Some(mut next) = self.previous.clone() else { return Ok(None) };
+        let Some(hold) = next.release(now_ns) else { return Ok(None) };
+        let kept = Kept { previous: Some(next), published: self.published.clone() };
+        self.state.keep(&kept, None, &[])?;
+        self.previous = kept.previous;
+        Ok(Some(hold))
+    }
+
+    /// A rollback that stands.
+    pub fn hold(&self, now_ns: u64) -> Option<Hold> {
+        self.previous.as_ref()?.holding(now_ns).cloned()
+    }
+
+    /// Ids of decisions that wait for somebody to approve.
+    pub fn waiting(&self) -> Vec<String> {
+        let said = self.decided.iter().flat_map(|it| &it.next.said);
+        said.filter(|(_, said)| **said == Outcome::WaitsForApproval).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// What the plan that waits, or is in force, changes to the one before.
+    pub fn diff(&self, of: Option<Of>, node: Option<&str>, now_ns: u64) -> Result<Diff> {
+        let waiting = self.waiting();
+        let of = of.unwrap_or(if waiting.is_empty() { Of::InForce } else { Of::Waiting });
+        if of == Of::InForce {
+            return Ok(diff(of, waiting, &self.before, &self.published, node));
+        }
+        // What would be decided, were everything approved: by the very function, with what is known now.
+        let next = self.previous.clone().map(|mut next| {
+            waiting.iter().for_each(|id| {
+                next.approve(id);
+            });
+            next
+        });
+        let decided = decide(&self.estimates, &self.needs, &self.policy, next.as_ref(), now_ns);
+        Ok(diff(of, waiting, &self.published, &self.next_published(&decided)?, node))
     }
 
     /// Decisions that a crash has kept out of the audit log.
@@ -152,6 +223,7 @@ impl Core {
         let began = std::time::Instant::now();
         let mut said = Vec::new();
         let failed = self.turned(now_ns, &mut said).err();
+        self.turn_trouble = failed.as_ref().map(|error| format!("{error:#}"));
         self.turns += 1;
         self.turns_failed += u64::from(failed.is_some());
         self.turn_ns = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
@@ -167,8 +239,9 @@ impl Core {
         let decided = decide(&estimates, &self.needs, &self.policy, self.previous.as_ref(), now_ns);
         let published = self.next_published(&decided)?;
         let kept = Kept { previous: Some(decided.next.clone()), published };
+        let before = self.next_before(&kept.published);
         self.state
-            .keep(&kept, &decided.decisions)
+            .keep(&kept, before.as_ref(), &decided.decisions)
             .context("state: the decision is not kept, nor published")?;
         let new = kept.published.iter().filter(|(node, text)| self.published.get(*node) != Some(*text));
         for (node, text) in new {
@@ -177,6 +250,9 @@ impl Core {
         }
         said.extend(decided.decisions.iter().map(of_decision));
         (self.previous, self.published) = (kept.previous, kept.published);
+        if let Some(before) = before {
+            self.before = before;
+        }
         self.estimates = estimates;
         self.decided = Some(decided);
         self.publish();
@@ -200,6 +276,22 @@ impl Core {
         }
         next.insert(String::new(), text(&decided.newcomer));
         Ok(next)
+    }
+
+    /// What each node had before this; none: as it was.
+    fn next_before(&self, published: &Published) -> Option<Published> {
+        let mut before: Published = self
+            .before
+            .iter()
+            .filter(|(node, _)| published.contains_key(*node))
+            .map(|(a, b)| (a.clone(), b.clone()))
+            .collect();
+        for (node, text) in &self.published {
+            if published.get(node).is_some_and(|new| new != text) {
+                before.insert(node.clone(), text.clone());
+            }
+        }
+        (before != self.before).then_some(before)
     }
 
     fn publish(&self) {

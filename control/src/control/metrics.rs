@@ -62,6 +62,19 @@ pub fn text(shared: &Shared) -> String {
     add("nodes_connected", "gauge", "Embedders that a plan can be pushed to.", &one(connected as f64));
     add("nodes_refusing", "gauge", "Embedders that have refused their newest plan.", &one(refused as f64));
     add("connections_total", "counter", "Connections taken.", &count(&shared.counted.connections));
+    add("connections", "gauge", "Connections that stand.", &count(&shared.counted.standing));
+    add(
+        "connections_refused_total",
+        "counter",
+        "Connections beyond --connections-max.",
+        &count(&shared.counted.refused),
+    );
+    add(
+        "access_trouble",
+        "gauge",
+        "1: the file of who may do what is refused, the one before is in force.",
+        &one(f64::from(u8::from(shared.grants.trouble().is_some()))),
+    );
     add(
         "handshakes_failed_total",
         "counter",

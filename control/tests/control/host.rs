@@ -60,15 +60,28 @@ impl Control {
     }
 
     pub fn call(&self, method: &str, path: &str, head: &[(&str, &str)], body: &[u8]) -> (u16, String) {
+        let (status, _, body) = self.answer(method, path, head, body);
+        (status, String::from_utf8_lossy(&body).into_owned())
+    }
+
+    /// Status, content type and body.
+    pub fn answer(
+        &self,
+        method: &str,
+        path: &str,
+        head: &[(&str, &str)],
+        body: &[u8],
+    ) -> (u16, String, Vec<u8>) {
         let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
         let mut request = http::Request::builder().method(method).uri(format!("{}{path}", self.url));
         for (name, value) in head {
             request = request.header(*name, *value);
         }
         let mut answer = agent.run(request.body(body).unwrap()).unwrap();
-        let mut text = String::new();
-        answer.body_mut().as_reader().read_to_string(&mut text).unwrap();
-        (answer.status().as_u16(), text)
+        let mut bytes = Vec::new();
+        answer.body_mut().as_reader().read_to_end(&mut bytes).unwrap();
+        let of_type = answer.headers().get("content-type").map(|it| it.to_str().unwrap().to_owned());
+        (answer.status().as_u16(), of_type.unwrap_or_default(), bytes)
     }
 
     pub fn get(&self, path: &str) -> Value {

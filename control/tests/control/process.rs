@@ -20,7 +20,7 @@ fn what_was_approved_survives_a_kill() {
     let waiting: Vec<String> =
         status["waiting"].as_array().unwrap().iter().map(|it| it.as_str().unwrap().to_owned()).collect();
     let shown = text(&control.phoenix(&["status"]));
-    assert!(shown.contains(&format!("phoenix approve {}", waiting[0])), "{shown}");
+    assert!(shown.contains(&format!("phoenix plan approve {}", waiting[0])), "{shown}");
     let before = control.get("/api/v1/plan?node=gateway-a");
     assert_eq!(before["plan"]["rules"], Value::Array(Vec::new()), "nothing is done without approval");
 
