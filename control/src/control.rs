@@ -15,6 +15,8 @@ mod api;
 mod arguments;
 // The loop.
 mod core;
+// Reports in, beside the loop.
+mod intake;
 // What a plan changes to the one before.
 mod diff;
 // For Prometheus.
@@ -23,10 +25,13 @@ mod metrics;
 mod route;
 // What survives.
 mod state;
+// Logs, and traces of the loop.
+mod watch;
 
 pub use arguments::Arguments;
 
 use self::core::Core;
+use self::intake::Intake;
 use anyhow::{Context, Result};
 use phoenix_serve::audit::{Audit, Entry};
 use phoenix_serve::grants::Grants;
@@ -46,6 +51,7 @@ use tokio::sync::Notify;
 /// What everybody in this process shares.
 pub(crate) struct Shared {
     core: Mutex<Core>,
+    intake: Arc<Intake>,
     audit: Mutex<Audit>,
     answers: Arc<Answers>,
     counted: Arc<Counted>,
@@ -90,6 +96,11 @@ impl Shared {
 
     /// A line in the audit log. One that cannot be written is said on standard error: the loop goes on, and `/metrics` counts it.
     fn note(&self, actor: &str, action: &str, subject: &str, detail: &str) {
+        match action {
+            "failed" => tracing::error!(actor, action, subject, detail),
+            "refused" | "denied" => tracing::warn!(actor, action, subject, detail),
+            _ => tracing::info!(actor, action, subject, detail),
+        }
         let entry = Entry {
             at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
             actor: actor.to_owned(),
@@ -102,7 +113,7 @@ impl Shared {
         });
         if let Err(error) = written {
             self.audit_failed.fetch_add(1, Ordering::Relaxed);
-            eprintln!("{error:#}");
+            tracing::error!(error = format!("{error:#}"), "a line of the audit log could not be written");
         }
     }
 }
@@ -135,8 +146,11 @@ impl Refusals {
 
 /// Runs until it is told to stop.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let watch = watch::Watch::begin(&arguments.watch)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
-    runtime.block_on(serve_until_stopped(arguments))
+    let ended = runtime.block_on(serve_until_stopped(arguments));
+    watch.end();
+    ended
 }
 
 async fn serve_until_stopped(arguments: &Arguments) -> Result<ExitCode> {
@@ -147,6 +161,7 @@ async fn serve_until_stopped(arguments: &Arguments) -> Result<ExitCode> {
     let board = Board::default();
     let core = Core::open(arguments, board.clone(), now_ns())?;
     let shared = Arc::new(Shared {
+        intake: core.intake(),
         core: Mutex::new(core),
         audit: Mutex::new(audit),
         answers: Arc::default(),
@@ -229,14 +244,13 @@ fn step(shared: &Shared) -> std::time::Duration {
         shared.note("control", action, &subject, &detail);
     }
     if let Some(error) = failed {
-        eprintln!("{error:#}");
         shared.note("control", "failed", "turn", &format!("{error:#}"));
     }
     // What a crash keeps out of the log is written when this begins again.
     if shared.audit_failed.load(Ordering::Relaxed) == failed_before
         && let Err(error) = shared.core().audited()
     {
-        eprintln!("{error:#}");
+        tracing::error!(error = format!("{error:#}"), "what is in the audit log is not known");
     }
     next
 }

@@ -15,4 +15,5 @@ mod control {
     mod process;
     mod rollback;
     mod tls;
+    mod watch;
 }

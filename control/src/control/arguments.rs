@@ -43,6 +43,9 @@ pub struct Arguments {
     /// The module's settings in Envoy (`envoy` in docs/envoy.md), JSON. Left out: folded points and reports go to the clusters of envoy/controlled.yaml.
     #[arg(long, value_name = "FILE")]
     pub envoy: Option<PathBuf>,
+    /// Logs and traces.
+    #[command(flatten)]
+    pub watch: super::watch::Wish,
     /// A folder in which phoenix.yaml is replaced by the plan of this node, for an Envoy that watches it; may be repeated.
     #[arg(long = "file", value_name = "NODE=FOLDER", value_parser = node_and_folder)]
     pub files: Vec<(String, PathBuf)>,

@@ -18,11 +18,15 @@ pub fn text(shared: &Shared) -> String {
     let answers = shared.answers.all(super::now_ns());
     let audit = shared.audit.lock().map_or(0, |audit| audit.head().lines);
     let core = shared.core();
-    let (embedders, bytes) = core.held();
+    let (embedders, bytes) = shared.intake.held();
     add("embedders", "gauge", "Embedder processes that reported.", &one(embedders as f64));
     add("report_bytes", "gauge", "Bytes of reports that are held.", &one(bytes as f64));
-    let reports: Vec<_> =
-        core.reports.iter().map(|(what, count)| (format!("{{outcome=\"{what}\"}}"), *count as f64)).collect();
+    let reports: Vec<_> = shared
+        .intake
+        .outcomes()
+        .iter()
+        .map(|(what, count)| (format!("{{outcome=\"{what}\"}}"), *count as f64))
+        .collect();
     add("reports_total", "counter", "Reports by what became of them.", &reports);
     add("turns_total", "counter", "Turns of the loop.", &one(core.turns as f64));
     add("turns_failed_total", "counter", "Turns that failed.", &one(core.turns_failed as f64));

@@ -43,6 +43,8 @@ impl Control {
             .arg("--state")
             .arg(folder.join("state.redb"))
             .args(more)
+            // Tests read the audit log, which says more.
+            .env("PHOENIX_LOG_LEVEL", "error")
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -50,6 +52,11 @@ impl Control {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let url =
             line.trim().strip_prefix("phoenix control: ").unwrap_or_else(|| panic!("{line:?}")).to_owned();
+        Control { child, url }
+    }
+
+    /// One that was started otherwise.
+    pub fn of(child: Child, url: String) -> Control {
         Control { child, url }
     }
 

@@ -33,7 +33,7 @@ pub async fn report(
                 return Err(Refused(StatusCode::FORBIDDEN, why));
             }
         }
-        let refused = match it.core().take(&body, now_ns()) {
+        let refused = match it.intake.take(&body, now_ns()) {
             Ok(_) => return Ok(StatusCode::ACCEPTED),
             Err(refused) => refused,
         };
