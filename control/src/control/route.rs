@@ -76,7 +76,7 @@ impl Route {
         Route { body: Some((of_type, None)), ..self }
     }
 
-    /// It refuses with these, beside 401 and 403.
+    /// It refuses with these, beside 401 and 403; and 500, when the state cannot be read or written.
     pub fn refuses(self, refusals: &'static [u16]) -> Route {
         Route { refusals, ..self }
     }
@@ -138,7 +138,7 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
         good["content"] = content(of_type, schema);
     }
     responses.insert(status.to_string(), good);
-    let always: &[u16] = if route.right.is_some() { &[401, 403] } else { &[] };
+    let always: &[u16] = if route.right.is_some() { &[401, 403, 500] } else { &[] };
     let refusal = schema_of::<Refusal>(generator).to_value();
     for status in always.iter().chain(route.refusals) {
         let refused = match status {

@@ -79,7 +79,7 @@ async fn plan(
             );
         }
     };
-    let caller = pass.caller;
+    let caller = &pass.caller;
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let node = Node { id: asked.node, cluster: asked.cluster, tenant: asked.tenant };
     if node.id.is_empty() {
@@ -114,6 +114,11 @@ async fn plan(
             && has.as_deref() != Some(&*it.version)
             && refused != Some(&*it.version)
         {
+            // It may have waited for a minute.
+            if let Err(denied) = pass.still() {
+                (poll.noted)(&node, Event::Denied(denied.why()));
+                return denied.answer();
+            }
             poll.answers.sent(&node, &it.version, now_ns());
             (poll.noted)(&node, Event::Sent(&it.version));
             let tag = format!("\"{}\"", it.version);
