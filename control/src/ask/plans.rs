@@ -35,7 +35,7 @@ pub fn diff(arguments: &Arguments, node: Option<&str>, of: Option<&str>) -> Resu
             println!("{what}: no change to the plan before, in {} nodes", body["nodes"]);
         }
         for change in changes {
-            let nodes: Vec<String> = list(&change["nodes"]).iter().map(|it| node_name(it)).collect();
+            let nodes: Vec<String> = list(&change["nodes"]).iter().map(node_name).collect();
             let from = change["from"].as_u64().map_or_else(|| "none".to_owned(), |it| it.to_string());
             println!("{what}: version {from} to {} in {}", change["to"], nodes.join(", "));
             let or_dash = |it: &Value| it.as_str().map_or_else(|| "-".to_owned(), clean);

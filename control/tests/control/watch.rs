@@ -15,6 +15,11 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+/// Spans by trace.
+type Traces = BTreeMap<Vec<u8>, Vec<Span>>;
+/// Attributes by key.
+type Attributes = Vec<(String, Option<Any>)>;
+
 /// An OTLP endpoint that keeps what it is sent.
 struct Sink {
     url: String,
@@ -43,8 +48,8 @@ impl Sink {
     }
 
     /// Spans by trace, and the resource's attributes.
-    fn traces(&self) -> (BTreeMap<Vec<u8>, Vec<Span>>, Vec<(String, Option<Any>)>) {
-        let (mut traces, mut resource) = (BTreeMap::<_, Vec<Span>>::new(), Vec::new());
+    fn traces(&self) -> (Traces, Attributes) {
+        let (mut traces, mut resource) = (Traces::new(), Attributes::new());
         for of in self.all.lock().unwrap().iter().flat_map(|it| &it.resource_spans) {
             resource = of
                 .resource
