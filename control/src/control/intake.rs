@@ -63,3 +63,49 @@ impl Intake {
         self.inner().outcomes.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use phoenix_report::wire::Report;
+    use prost::Message as _;
+
+    const NOW_NS: u64 = 1_767_225_600_000_000_000;
+
+    fn report(sequence: u64) -> Vec<u8> {
+        let report = Report {
+            schema: 1,
+            process: "gateway-a@1".to_owned(),
+            sequence,
+            time_unix_nano: NOW_NS,
+            start_time_unix_nano: NOW_NS,
+            key: 7,
+            period_ms: 600_000,
+            ..Report::default()
+        };
+        report.encode_to_vec()
+    }
+
+    #[test]
+    fn what_a_turn_reads_stays_while_others_come() {
+        let intake = Intake::new(Settings { key: 7, bytes_max: 1 << 20, forget_after_ns: 1_000_000_000 });
+        assert_eq!(intake.take(&report(1), NOW_NS), Ok(Taken::First));
+        let (forgotten, copy) = intake.newest(NOW_NS);
+        assert!(forgotten.is_empty());
+        // The copy is held, as by a turn, and the next report is taken.
+        assert_eq!(intake.take(&report(2), NOW_NS), Ok(Taken::Newer));
+        assert!(intake.take(&report(1), NOW_NS).is_err());
+        let of = |collector: &Collector| -> Vec<u64> {
+            collector.processes(NOW_NS).flat_map(|(_, all)| all).map(|it| it.sequence).collect()
+        };
+        assert_eq!(of(&copy), [1]);
+        assert_eq!(of(&intake.newest(NOW_NS).1), [2]);
+        assert_eq!(intake.outcomes(), [("reordered", 1), ("taken", 2)].into());
+        assert_eq!(
+            intake.newest(NOW_NS + 2_000_000_000).0,
+            ["gateway-a@1"],
+            "it has been silent for too long"
+        );
+        assert_eq!(intake.held().0, 0);
+    }
+}

@@ -41,6 +41,13 @@ pub fn text(shared: &Shared) -> String {
     add("active_series", "gauge", "Distinct active streams of a tenant, of all embedders.", &active);
     let version = core.decided.as_ref().map_or(0, |it| it.next.version);
     add("plan_version", "gauge", "Version of the newest plan.", &one(version as f64));
+    let is_held = core.hold(super::now_ns()).is_some();
+    add(
+        "held",
+        "gauge",
+        "1: a rollback is held, nothing is decided by itself.",
+        &one(f64::from(u8::from(is_held))),
+    );
     add(
         "policy_trouble",
         "gauge",

@@ -102,6 +102,8 @@ fn a_rollback_is_seamless_holds_and_survives_a_kill() {
     let hold = control.until("the hold", |it| it["hold"].is_object())["hold"].clone();
     assert_eq!((&hold["by"], &hold["metrics"][0]["labels"]), (&json!("loopback"), &json!([])));
 
+    let metrics = control.call("GET", "/metrics", &[], b"").1;
+    assert!(metrics.contains("\nphoenix_control_held 1\n"), "{metrics}");
     let back =
         fleet.until(&control, "the way back", |it| rule(it).filter(|it| it["pipeline"] == "full_fidelity"));
     assert!(back["switch"]["from"]["fold"].is_object(), "by a switch: {back:#}");
