@@ -1,61 +1,31 @@
 //! `phoenix status`, `explain`, `plan show`, `approve`: questions to a control host, as tables or as JSON.
 //!
-//! Enters: the address of the control host, plain HTTP; a bearer token from `PHOENIX_TOKEN`. Leaves: a table, or with `--json` the answer as it came. Over TLS ask with a
-//! client of your own until this one speaks it ([docs/control.md](../../docs/control.md)).
+//! Enters: where the control host is, and who asks ([`client`]). Leaves: a table, or with `--json` the answer as it came.
+
+mod client;
+mod plans;
+
+pub use plans::{approve, budget, diff, plan, release, roll_back};
 
 use crate::show::{clean, count, table};
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use serde_json::Value;
-use std::io::Read as _;
 use std::process::ExitCode;
-use std::time::Duration;
-
-/// Longest answer that is shown, bytes.
-const ANSWER_MAX: u64 = 64 << 20;
 
 /// Where the control host is, and how it is to be shown.
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
-    /// The control host.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:18443")]
-    control: String,
+    #[command(flatten)]
+    server: client::Server,
     /// The answer as it came.
     #[arg(long)]
     json: bool,
 }
 
 impl Arguments {
-    /// The body of an answer, which is good.
-    fn body(&self, method: &str, path: &str) -> Result<ureq::Body> {
-        let url = format!("{}{path}", self.control.trim_end_matches('/'));
-        let config = ureq::Agent::config_builder().http_status_as_error(false);
-        let agent: ureq::Agent = config.timeout_global(Some(Duration::from_secs(30))).build().into();
-        let mut request = http::Request::builder().method(method).uri(&url);
-        if let Some(token) = std::env::var("PHOENIX_TOKEN").ok().filter(|token| !token.is_empty()) {
-            let host = url.strip_prefix("http://").unwrap_or(&url);
-            let is_near = ["127.0.0.1", "localhost", "[::1]"].iter().any(|near| host.starts_with(near));
-            ensure!(is_near, "--control {url}: PHOENIX_TOKEN goes over plain text to loopback only");
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        let mut answer = agent.run(request.body(())?).with_context(|| url.clone())?;
-        let status = answer.status();
-        if !status.is_success() {
-            let mut bytes = Vec::new();
-            let body = answer.body_mut().as_reader();
-            body.take(1 << 20).read_to_end(&mut bytes).with_context(|| url.clone())?;
-            let said: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-            let plain = String::from_utf8_lossy(&bytes);
-            bail!("{url}: {status}: {}", said["error"].as_str().unwrap_or(plain.trim()));
-        }
-        Ok(answer.into_body())
-    }
-
     fn ask(&self, method: &str, path: &str) -> Result<Value> {
-        let mut bytes = Vec::new();
-        self.body(method, path)?.into_reader().take(ANSWER_MAX + 1).read_to_end(&mut bytes)?;
-        ensure!(bytes.len() as u64 <= ANSWER_MAX, "{path}: an answer of more than {ANSWER_MAX} bytes");
-        serde_json::from_slice(&bytes).with_context(|| format!("{path}: no JSON"))
+        self.server.ask(method, path, None)
     }
 
     fn show(&self, body: &Value, table: impl FnOnce(&Value)) -> ExitCode {
@@ -110,8 +80,17 @@ pub fn status(arguments: &Arguments) -> Result<ExitCode> {
         });
         let head = ["node", "by", "connected", "has", "refused"];
         println!("\n{}", table(&head, &[0, 1, 2, 3, 4], nodes.collect(), Vec::new()));
+        let hold = &body["hold"];
+        if hold.is_object() {
+            println!(
+                "\nheld until {}: {} rolled back to version {}; phoenix plan release",
+                instant(&hold["until_ns"]),
+                clean(text(hold, "by")),
+                hold["to"]
+            );
+        }
         for id in body["waiting"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            println!("\nwaits for approval: phoenix approve {id}");
+            println!("\nwaits for approval: phoenix plan approve {id}");
         }
     }))
 }
@@ -126,13 +105,17 @@ pub fn decisions(arguments: &Arguments, limit: usize) -> Result<ExitCode> {
     }))
 }
 
+/// A time in nanoseconds, for a person.
+fn instant(ns: &Value) -> String {
+    let at = chrono::DateTime::from_timestamp_nanos(ns.as_u64().unwrap_or(0).cast_signed());
+    at.format("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
 fn sentence(decision: &Value) {
     let outcome = decision["outcome"]["outcome"].as_str().unwrap_or("").replace('_', " ");
-    let at = decision["at_ns"].as_u64().unwrap_or(0);
-    let at = chrono::DateTime::from_timestamp_nanos(at.cast_signed());
     println!(
         "{}  {}  {outcome}\n  {}",
-        at.format("%Y-%m-%dT%H:%M:%SZ"),
+        instant(&decision["at_ns"]),
         text(decision, "id"),
         text(decision, "sentence")
     );
@@ -169,23 +152,10 @@ pub fn explain(arguments: &Arguments, metric: &str) -> Result<ExitCode> {
     }))
 }
 
-/// Lets a decision that waits be carried out.
-pub fn approve(arguments: &Arguments, id: &str) -> Result<ExitCode> {
-    let body = arguments.ask("POST", &format!("/api/v1/decisions/{}/approve", encoded(id)))?;
-    Ok(arguments.show(&body, |body| println!("approved: {}", text(body, "approved"))))
-}
-
-/// The plan of a node.
-pub fn plan(arguments: &Arguments, node: &str) -> Result<ExitCode> {
-    let body = arguments.ask("GET", &format!("/api/v1/plan?node={}", encoded(node)))?;
-    println!("{body:#}");
-    Ok(ExitCode::SUCCESS)
-}
-
 /// A copy of the state, into a new file.
 pub fn backup(arguments: &Arguments, out: &std::path::Path) -> Result<ExitCode> {
     let name = || out.display().to_string();
-    let body = arguments.body("GET", "/api/v1/backup")?;
+    let body = arguments.server.body("GET", "/api/v1/backup", None)?;
     let expected = body.content_length();
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);

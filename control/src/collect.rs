@@ -18,6 +18,7 @@ use phoenix_report::fleet::WORKERS_MAX;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// Memory of a held report beside its bytes.
 const HELD_BYTES: u64 = 256;
@@ -139,10 +140,26 @@ struct Held {
     start_ns: u64,
     sequence: u64,
     time_ns: u64,
-    bytes: Vec<u8>,
+    /// Shared with whoever reads all of them while others come.
+    #[serde(with = "shared")]
+    bytes: Arc<[u8]>,
 }
 
-/// The reports in force.
+/// Shared bytes as any bytes.
+mod shared {
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+    use std::sync::Arc;
+
+    pub fn serialize<S: Serializer>(bytes: &Arc<[u8]>, to: S) -> Result<S::Ok, S::Error> {
+        (**bytes).serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<[u8]>, D::Error> {
+        Vec::<u8>::deserialize(from).map(Into::into)
+    }
+}
+
+/// The reports in force. A copy costs little, and shares their bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Collector {
     settings: Settings,
@@ -195,7 +212,7 @@ impl Collector {
             start_ns: report.start_time_unix_nano,
             sequence: report.sequence,
             time_ns: report.time_unix_nano,
-            bytes: bytes.to_vec(),
+            bytes: bytes.into(),
         };
         self.processes.entry(report.process).or_default().insert(report.worker, held);
         self.count();
@@ -269,7 +286,7 @@ impl Collector {
     pub fn processes(&self, now_ns: u64) -> impl Iterator<Item = (&str, Vec<Report>)> {
         self.processes.iter().filter(move |(_, workers)| !self.is_forgotten(workers, now_ns)).map(
             |(name, workers)| {
-                let read = |held: &Held| prost::Message::decode(held.bytes.as_slice()).ok();
+                let read = |held: &Held| prost::Message::decode(&*held.bytes).ok();
                 (name.as_str(), workers.values().filter_map(read).collect())
             },
         )
@@ -303,11 +320,11 @@ fn compare(held: &Held, report: &Report, bytes: &[u8]) -> Result<(), Refusal> {
     if report.sequence < held.sequence {
         return Err(Refusal::new(Reason::Reordered, "sequence", report.sequence, in_force));
     }
-    if bytes == held.bytes {
+    if *bytes == *held.bytes {
         return Err(Refusal::new(Reason::Replayed, "sequence", report.sequence, in_force));
     }
     // Two that say they are the same and are not: whatever is chosen, it must not depend on which came first.
-    if (report.time_unix_nano, bytes) > (held.time_ns, held.bytes.as_slice()) {
+    if (report.time_unix_nano, bytes) > (held.time_ns, &*held.bytes) {
         return Ok(());
     }
     Err(Refusal::new(Reason::Conflict, "sequence", report.sequence, in_force))

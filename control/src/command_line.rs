@@ -47,6 +47,14 @@ enum Command {
         /// Its id, from `phoenix status`.
         id: String,
     },
+    /// Budgets as an account: what comes in, what goes out, what that saves, how much room is left.
+    Budget {
+        #[command(flatten)]
+        ask: ask::Arguments,
+        /// One tenant; all of them when left out.
+        #[arg(long, value_name = "TENANT")]
+        tenant: Option<String>,
+    },
     /// A copy of the control host's state while it runs, into a new file.
     Backup {
         #[command(flatten)]
@@ -139,6 +147,36 @@ enum PlanCommand {
         #[arg(default_value = "")]
         node: String,
     },
+    /// What the plan that waits, or that is in force, changes to the one before: rules and shares.
+    Diff {
+        #[command(flatten)]
+        ask: ask::Arguments,
+        /// Id of a node; all of them when left out.
+        node: Option<String>,
+        /// What is compared; left out: what waits, if something does.
+        #[arg(long, value_name = "WHAT", value_parser = ["waiting", "in_force"])]
+        of: Option<String>,
+    },
+    /// Let a decision that waits for approval be carried out.
+    Approve {
+        #[command(flatten)]
+        ask: ask::Arguments,
+        /// Its id, from `phoenix status`.
+        id: String,
+    },
+    /// Take folds back, by the same seamless switches, and decide nothing by itself for a while.
+    Rollback {
+        #[command(flatten)]
+        ask: ask::Arguments,
+        /// Folds as they were in the plans of this version; left out: before the newest change.
+        #[arg(long, value_name = "VERSION")]
+        to: Option<u64>,
+        /// How long to hold it; 12h when left out.
+        #[arg(long = "for", value_name = "DURATION", value_parser = seconds)]
+        hold: Option<u64>,
+    },
+    /// End what a rollback holds: the loop decides again.
+    Release(ask::Arguments),
     /// Check plans, bare or wrapped as {"plan": …, "envoy": …}; exit status 1 if one is refused.
     Check {
         /// Files with a plan each; - is standard input.
@@ -167,6 +205,13 @@ enum PlanCommand {
     },
 }
 
+/// `12h` as seconds.
+fn seconds(text: &str) -> Result<u64, String> {
+    let duration: phoenix_plan::DurationMs =
+        serde_json::from_value(text.into()).map_err(|why| why.to_string())?;
+    Ok(duration.0 / 1_000)
+}
+
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
     let outcome = match Arguments::parse().command {
@@ -181,8 +226,17 @@ pub fn run() -> ExitCode {
         Command::Decisions { ask, limit } => return reported(ask::decisions(&ask, limit)),
         Command::Explain { ask, metric } => return reported(ask::explain(&ask, &metric)),
         Command::Approve { ask, id } => return reported(ask::approve(&ask, &id)),
+        Command::Budget { ask, tenant } => return reported(ask::budget(&ask, tenant.as_deref())),
         Command::Backup { ask, out } => return reported(ask::backup(&ask, &out)),
         Command::Plan(PlanCommand::Show { ask, node }) => return reported(ask::plan(&ask, &node)),
+        Command::Plan(PlanCommand::Diff { ask, node, of }) => {
+            return reported(ask::diff(&ask, node.as_deref(), of.as_deref()));
+        }
+        Command::Plan(PlanCommand::Approve { ask, id }) => return reported(ask::approve(&ask, &id)),
+        Command::Plan(PlanCommand::Rollback { ask, to, hold }) => {
+            return reported(ask::roll_back(&ask, to, hold));
+        }
+        Command::Plan(PlanCommand::Release(ask)) => return reported(ask::release(&ask)),
         Command::Audit(AuditCommand::Verify { file, head }) => {
             phoenix_serve::audit::verify(&file, head.as_deref()).map(|head| {
                 println!("{}: {} lines, whole; the last has {}", file.display(), head.lines, head.hash)

@@ -15,37 +15,50 @@ mod api;
 mod arguments;
 // The loop.
 mod core;
+// Reports in, beside the loop.
+mod intake;
+// What a plan changes to the one before.
+mod diff;
 // For Prometheus.
 mod metrics;
+// Routes, each with its right and its schemas.
+mod route;
 // What survives.
 mod state;
+// Logs, and traces of the loop.
+mod watch;
 
 pub use arguments::Arguments;
 
 use self::core::Core;
+use self::intake::Intake;
 use anyhow::{Context, Result};
 use phoenix_serve::audit::{Audit, Entry};
+use phoenix_serve::grants::Grants;
+use phoenix_serve::guard::Guard;
 use phoenix_serve::listen::{Counted, Port, serve};
 use phoenix_serve::publish::answers::Answers;
 use phoenix_serve::publish::board::Board;
 use phoenix_serve::publish::poll::Poll;
 use phoenix_serve::publish::xds::{Event, Noted, Xds};
-use phoenix_serve::role::Access;
 use phoenix_serve::tls::Tls;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 
 /// What everybody in this process shares.
 pub(crate) struct Shared {
     core: Mutex<Core>,
+    intake: Arc<Intake>,
     audit: Mutex<Audit>,
     answers: Arc<Answers>,
     counted: Arc<Counted>,
     tls: Option<Arc<Tls>>,
-    access: Arc<Access>,
+    grants: Arc<Grants>,
+    /// What may be asked, as OpenAPI.
+    document: OnceLock<serde_json::Value>,
     /// Somebody has approved: decide now.
     wake: Notify,
     /// Refusals that are written down, by minute.
@@ -83,6 +96,11 @@ impl Shared {
 
     /// A line in the audit log. One that cannot be written is said on standard error: the loop goes on, and `/metrics` counts it.
     fn note(&self, actor: &str, action: &str, subject: &str, detail: &str) {
+        match action {
+            "failed" => tracing::error!(actor, action, subject, detail),
+            "refused" | "denied" => tracing::warn!(actor, action, subject, detail),
+            _ => tracing::info!(actor, action, subject, detail),
+        }
         let entry = Entry {
             at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
             actor: actor.to_owned(),
@@ -95,7 +113,7 @@ impl Shared {
         });
         if let Err(error) = written {
             self.audit_failed.fetch_add(1, Ordering::Relaxed);
-            eprintln!("{error:#}");
+            tracing::error!(error = format!("{error:#}"), "a line of the audit log could not be written");
         }
     }
 }
@@ -128,24 +146,29 @@ impl Refusals {
 
 /// Runs until it is told to stop.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let watch = watch::Watch::begin(&arguments.watch)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
-    runtime.block_on(serve_until_stopped(arguments))
+    let ended = runtime.block_on(serve_until_stopped(arguments));
+    watch.end();
+    ended
 }
 
 async fn serve_until_stopped(arguments: &Arguments) -> Result<ExitCode> {
-    let access = Arc::new(arguments.access()?);
+    let grants = Arc::new(arguments.grants()?);
     let tls = arguments.tls().map(Tls::load).transpose()?.map(Arc::new);
     let audit = Audit::open(&arguments.audit_path())?;
     let module = Arc::new(arguments.module());
     let board = Board::default();
     let core = Core::open(arguments, board.clone(), now_ns())?;
     let shared = Arc::new(Shared {
+        intake: core.intake(),
         core: Mutex::new(core),
         audit: Mutex::new(audit),
         answers: Arc::default(),
         counted: Arc::default(),
         tls: tls.clone(),
-        access: access.clone(),
+        grants: grants.clone(),
+        document: OnceLock::new(),
         wake: Notify::new(),
         refusals: Mutex::default(),
         audit_failed: AtomicU64::new(0),
@@ -162,11 +185,18 @@ async fn serve_until_stopped(arguments: &Arguments) -> Result<ExitCode> {
         heard.refuse(&node.id, action, "plan", &detail);
     });
     let answers = shared.answers.clone();
-    let poll =
-        Poll { board: board.clone(), answers: answers.clone(), access: access.clone(), noted: noted.clone() };
-    let xds = Xds { board, answers, access, module, noted };
-    let router = api::routes(shared.clone()).merge(poll.routes()).merge(xds.routes());
-    let port = Port { address: arguments.listen, tls };
+    let poll = Poll { board: board.clone(), answers: answers.clone(), noted: noted.clone() };
+    let xds = Xds { board, answers, module, noted };
+    let told = shared.clone();
+    let guard = Guard::new(grants, Arc::new(move |who, what, why| told.refuse(who, "denied", what, why)));
+    let table = api::table(poll);
+    let _ = shared.document.set(route::document(&table));
+    let router = route::router(table, &guard)
+        .with_state(shared.clone())
+        .merge(xds.routes(&guard))
+        .fallback(api::nowhere)
+        .method_not_allowed_fallback(api::otherwise);
+    let port = Port { address: arguments.listen, tls, connections_max: arguments.connections_max };
     let address = serve(&port, router, shared.counted.clone()).await?;
     let scheme = if port.tls.is_some() { "https" } else { "http" };
     println!("phoenix control: {scheme}://{address}");
@@ -198,6 +228,12 @@ async fn serve_until_stopped(arguments: &Arguments) -> Result<ExitCode> {
 
 /// One turn of the loop; how long until the next.
 fn step(shared: &Shared) -> std::time::Duration {
+    for news in shared.grants.news() {
+        match news {
+            Ok(()) => shared.note("control", "read", "access", "the file is in force"),
+            Err(why) => shared.note("control", "refused", "access", &why),
+        }
+    }
     let (said, failed, next) = {
         let mut core = shared.core();
         let (said, failed) = core.turn(now_ns());
@@ -208,14 +244,13 @@ fn step(shared: &Shared) -> std::time::Duration {
         shared.note("control", action, &subject, &detail);
     }
     if let Some(error) = failed {
-        eprintln!("{error:#}");
         shared.note("control", "failed", "turn", &format!("{error:#}"));
     }
     // What a crash keeps out of the log is written when this begins again.
     if shared.audit_failed.load(Ordering::Relaxed) == failed_before
         && let Err(error) = shared.core().audited()
     {
-        eprintln!("{error:#}");
+        tracing::error!(error = format!("{error:#}"), "what is in the audit log is not known");
     }
     next
 }

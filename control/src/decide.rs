@@ -12,12 +12,17 @@
 //! 4. [`restore`]: where there is room again, the labels that come back.
 //! 5. [`standing`]: what is wanted becomes what is in force: by mode and approval, at most once a dwell, so many an hour, by a switch.
 //! 6. [`shares`]: parts of budgets for each embedder, together never more than the budget.
-//! 7. [`plans`]: rules and shares as plans, with a new version only where something changed.
+//! 7. [`lines`]: the account of all budgets.
+//! 8. [`plans`]: rules and shares as plans, with a new version only where something changed.
+//!
+//! What somebody took back, and holds ([`hold`]), stands in what is remembered.
 //!
 //! What is wanted is remembered also where it is not in force (`observe`, `recommend`), so that a proposal is as steady as a decision.
 
 mod choose;
 mod fair;
+mod hold;
+mod lines;
 mod plans;
 mod record;
 mod restore;
@@ -28,8 +33,10 @@ mod state;
 mod unit;
 mod words;
 
+pub use hold::{HOLD_NS, HeldMetric, Hold, Refusal, RolledBack, Wish as Rollback};
+pub use lines::Line;
 pub use record::{Action, Decision, Inputs, Outcome, Saving};
-pub use state::{Given, Previous, Treatment};
+pub use state::{Folded, Given, Previous, Treatment};
 
 use crate::estimate::Estimates;
 use crate::needs::Needs;
@@ -52,6 +59,8 @@ pub struct Decided {
     pub next: Previous,
     /// What is saved by what is in force, and what would be by all that is wanted.
     pub saving: Saving,
+    /// Budgets as an account, by tenant and metric.
+    pub budgets: Vec<Line>,
 }
 
 /// Decides. `now_ns` is the clock of whoever asks, the same that made the estimates.
@@ -69,12 +78,13 @@ pub fn decide(
     let mut wishes = choose::choose(&mut units, &scopes, policy);
     wishes.extend(restore::restore(&mut units, &scopes, policy, now_ns, estimates.period_ms));
     let mut decisions = standing::settle(&mut next, &units, &wishes, policy, now_ns);
-    standing::declare(&mut next, policy, now_ns);
+    decisions.extend(standing::declare(&mut next, policy, now_ns));
 
     units.follow(&mut next, &scopes, policy, estimates, now_ns);
     let shares = shares::shares(&mut next, &units, estimates, policy);
     let (plans, newcomer) = plans::plans(&mut next, &units, &shares, estimates, policy);
     let saving = record::saving(&units, &next, policy);
+    let budgets = lines::lines(&next, &units, &shares, estimates, policy);
     next.at_ns = now_ns;
     for decision in &mut decisions {
         if let Outcome::InForce { version } = &mut decision.outcome {
@@ -82,5 +92,5 @@ pub fn decide(
         }
     }
     next.say(&mut decisions);
-    Decided { plans, newcomer, decisions, next, saving }
+    Decided { plans, newcomer, decisions, next, saving, budgets }
 }

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The fleet in numbers.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Estimates {
     /// Now, in Unix nanoseconds.
     pub at_ns: u64,
@@ -44,7 +44,7 @@ pub struct Estimates {
 }
 
 /// An embedder process.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Embedder {
     /// Node and process start.
     pub name: String,
@@ -61,7 +61,7 @@ pub struct Embedder {
 }
 
 /// A tenant.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct TenantEstimate {
     /// Distinct active streams.
     pub active: Number,
@@ -74,7 +74,7 @@ pub struct TenantEstimate {
 }
 
 /// What one embedder has of a tenant or a metric.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Part {
     /// Its place in [`Estimates::embedders`].
     pub embedder: u32,
@@ -89,7 +89,7 @@ pub struct Part {
 }
 
 /// A metric of a tenant.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct MetricEstimate {
     /// Its name.
     pub name: String,
@@ -118,7 +118,7 @@ pub struct MetricEstimate {
 }
 
 /// Streams that several embedders see.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Overlap {
     /// Σ estimates of embedders − estimate of all of them.
     pub streams: f64,
@@ -134,7 +134,7 @@ impl Overlap {
 }
 
 /// A label of a metric.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct LabelEstimate {
     /// Its key.
     pub key: String,
@@ -166,7 +166,7 @@ impl LabelEstimate {
 }
 
 /// A value that brought streams.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Offending {
     /// The value.
     pub value: String,
@@ -183,7 +183,7 @@ impl From<Offender> for Offending {
 }
 
 /// What an embedder did about a metric by itself.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Contained {
     /// When.
     pub time_ns: u64,

@@ -31,6 +31,7 @@ mod plan_commands;
 mod policy_commands;
 mod replay;
 mod report;
+mod report_body;
 mod show;
 mod top;
 mod verify;

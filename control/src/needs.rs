@@ -44,7 +44,9 @@ pub struct Use {
 }
 
 /// A label of a metric.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
 pub struct LabelKey {
     /// Its key.
     pub key: String,

@@ -16,6 +16,7 @@ mod prices;
 // Text to document.
 mod parse;
 
+pub(crate) use check::FOLDS_MAX;
 pub use document::{
     Base, Change, DeclaredFold, MetricBudget, Mode, Policy, Protect, Queries, Reports, Team, Tenant,
 };

@@ -96,6 +96,10 @@ async fn reports_of_three_workers_are_shown_as_one_fleet_and_go_when_they_fall_s
         let body = report.encode_to_vec();
         let answer = match at {
             0 => top.post(&[PROTOBUF, ("content-encoding", "gzip")], gzip(&body)).await,
+            1 => {
+                let packed = zstd::encode_all(&body[..], 1).unwrap();
+                top.post(&[PROTOBUF, ("content-encoding", "zstd")], packed).await
+            }
             _ => top.post(&[PROTOBUF], body).await,
         };
         assert_eq!(answer, (202, String::new()));
@@ -133,6 +137,7 @@ async fn what_is_refused_is_answered_with_its_reason() {
     let newer = Report { schema: 2, ..reports::all()[0].clone() }.encode_to_vec();
     let ahead = Report { time_unix_nano: u64::MAX, ..reports::all()[0].clone() }.encode_to_vec();
     let packed = ("content-encoding", "gzip");
+    let zstd = ("content-encoding", "zstd");
     for (headers, body, status, why) in [
         (&[PROTOBUF][..], newer, 400, "schema: 2; allowed: 1\n"),
         (&[PROTOBUF], ahead, 400, "time_unix_nano: 18446744073709551615"),
@@ -146,11 +151,13 @@ async fn what_is_refused_is_answered_with_its_reason() {
         (&[PROTOBUF], large.clone(), 413, "report: more than 4194304 bytes"),
         (&[PROTOBUF, packed], gzip(&large), 413, "report: more than 4194304 bytes"),
         (&[PROTOBUF, packed], good.clone(), 400, "gzip that cannot be inflated"),
+        (&[PROTOBUF, zstd], zstd::encode_all(&large[..], 1).unwrap(), 413, "report: more than 4194304 bytes"),
+        (&[PROTOBUF, zstd], good.clone(), 400, "report: "),
         (
-            &[PROTOBUF, ("content-encoding", "zstd")],
+            &[PROTOBUF, ("content-encoding", "br")],
             good.clone(),
             415,
-            "content-encoding: \"zstd\"; allowed: gzip",
+            "content-encoding: \"br\"; allowed: gzip, zstd, identity",
         ),
         (
             &[("content-type", "text/plain")],
@@ -166,7 +173,7 @@ async fn what_is_refused_is_answered_with_its_reason() {
     assert!(answer.0 == 404 && answer.1.contains("/v1/reports"), "{answer:?}");
     let answer = top.send(Method::GET, "/v1/reports", &[], Vec::new()).await;
     assert!(answer.0 == 405 && answer.1.contains("allowed: POST"), "{answer:?}");
-    let text = top.up_to("9 refused, the last one: ");
+    let text = top.up_to("11 refused, the last one: ");
     assert!(text.contains("no report yet"), "{text}");
 }
 

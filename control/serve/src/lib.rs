@@ -13,6 +13,10 @@
 pub mod audit;
 /// A set of certificates for development.
 pub mod certs;
+/// Who may do what, read again when its file changes.
+pub mod grants;
+/// Who may use a route, as a layer over it.
+pub mod guard;
 /// One port: plain text on loopback, or TLS.
 pub mod listen;
 /// Plans, out to embedders.

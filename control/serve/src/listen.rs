@@ -1,7 +1,7 @@
 //! One port: HTTP/1.1, HTTP/2 and gRPC, in plain text on loopback or over TLS.
 //!
 //! In: an address and a router. Out: the address with its port; whoever connects is served until the runtime ends. Each request carries its [`Peer`]. Refuses plain text on
-//! any address but loopback. A handshake that takes longer than ten seconds, or fails, is counted and ends.
+//! any address but loopback, a connection beyond as many as may stand, and says so to whoever speaks plain text to a port with TLS. A handshake that takes longer than ten seconds, or fails, is counted and ends.
 
 use crate::role::Credentials;
 use crate::tls::{Tls, names};
@@ -11,9 +11,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service as _;
 
@@ -53,6 +55,10 @@ impl Peer {
 pub struct Counted {
     /// Connections taken.
     pub connections: AtomicU64,
+    /// Connections that were let go because there were as many as may be.
+    pub refused: AtomicU64,
+    /// Connections that stand.
+    pub standing: AtomicU64,
     /// Handshakes that failed: no certificate that is good, no TLS at all.
     pub handshakes_failed: AtomicU64,
 }
@@ -63,6 +69,8 @@ pub struct Port {
     pub address: SocketAddr,
     /// TLS; none: plain text, on loopback only.
     pub tls: Option<Arc<Tls>>,
+    /// Connections that may stand at one time.
+    pub connections_max: usize,
 }
 
 /// Listens, and serves in the background.
@@ -78,6 +86,7 @@ pub async fn serve(port: &Port, router: Router, counted: Arc<Counted>) -> Result
     let listener = TcpListener::bind(asked).await.with_context(|| format!("listen: {asked}"))?;
     let address = listener.local_addr()?;
     let tls = port.tls.clone();
+    let room = Arc::new(Semaphore::new(port.connections_max));
     tokio::spawn(async move {
         loop {
             let Ok((stream, peer)) = listener.accept().await else {
@@ -85,11 +94,19 @@ pub async fn serve(port: &Port, router: Router, counted: Arc<Counted>) -> Result
                 continue;
             };
             counted.connections.fetch_add(1, Ordering::Relaxed);
+            // Who comes when there is no room hears so at once, by the end of the connection.
+            let Ok(permit) = room.clone().try_acquire_owned() else {
+                counted.refused.fetch_add(1, Ordering::Relaxed);
+                continue;
+            };
+            counted.standing.fetch_add(1, Ordering::Relaxed);
             let (router, tls, counted) = (router.clone(), tls.clone(), counted.clone());
             tokio::spawn(async move {
                 if connection(stream, peer, tls, router).await.is_none() {
                     counted.handshakes_failed.fetch_add(1, Ordering::Relaxed);
                 }
+                counted.standing.fetch_sub(1, Ordering::Relaxed);
+                drop(permit);
             });
         }
     });
@@ -111,18 +128,41 @@ async fn connection(
         return Some(());
     };
     let acceptor = TlsAcceptor::from(tls.current());
-    let stream = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await.ok()?.ok()?;
+    let handshake = async {
+        let mut first = [0];
+        if stream.peek(&mut first).await.ok()? == 1 && first[0].is_ascii_alphabetic() {
+            tell_plain(stream).await;
+            return None;
+        }
+        acceptor.accept(stream).await.ok()
+    };
+    let stream = tokio::time::timeout(PATIENCE, handshake).await.ok()??;
     let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let peer = Peer { address, names: shown.map(names).unwrap_or_default().into(), is_plain: false };
     requests(TokioIo::new(stream), peer, router).await;
     Some(())
 }
 
+/// Says that this port speaks TLS to whoever begins with a letter, as every HTTP method does and no TLS record.
+async fn tell_plain(mut stream: TcpStream) {
+    const WHY: &str = "plain text; allowed: TLS: ask https://\n";
+    let head = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close";
+    let answer = format!("{head}\r\ncontent-length: {}\r\n\r\n{WHY}", WHY.len());
+    // What is not read before the end would make the system break the connection, and the answer be lost.
+    let mut heard = [0; 4_096];
+    let _ = stream.read(&mut heard).await;
+    let _ = stream.write_all(answer.as_bytes()).await;
+    let _ = stream.shutdown().await;
+}
+
 async fn requests<S>(stream: TokioIo<S>, peer: Peer, router: Router)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
+    let has_asked = Arc::new(AtomicBool::new(false));
+    let asked = has_asked.clone();
     let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        asked.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(peer.clone());
         let mut router = router.clone();
         async move { router.call(request).await }
@@ -130,6 +170,11 @@ where
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
     server.http2().timer(TokioTimer::new()).keep_alive_interval(PING).keep_alive_timeout(PATIENCE);
-    // An error here is a connection that its peer broke.
-    let _ = server.serve_connection(stream, service).await;
+    let connection = server.serve_connection(stream, service);
+    tokio::pin!(connection);
+    // Which version of HTTP it is waits for bytes without a limit of its own. An error here is a connection that its peer broke.
+    let is_over = tokio::time::timeout(PATIENCE, connection.as_mut()).await.is_ok();
+    if !is_over && has_asked.load(Ordering::Relaxed) {
+        let _ = connection.await;
+    }
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
-use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer as _, GeneralName, X509Certificate};
 
 /// How often files are looked at, at most.
 const EVERY: Duration = Duration::from_secs(1);
@@ -120,12 +120,36 @@ impl Files {
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+/// Certificates in a PEM file.
+///
+/// # Errors
+/// It cannot be read, or holds none.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let all: Result<Vec<_>, _> =
         CertificateDer::pem_file_iter(path).with_context(|| path.display().to_string())?.collect();
     let all = all.with_context(|| path.display().to_string())?;
     anyhow::ensure!(!all.is_empty(), "{}: no certificate in PEM", path.display());
     Ok(all)
+}
+
+/// Is a certificate good now?
+///
+/// # Errors
+/// It is over, or not begun, with when.
+pub fn is_of_now(certificate: &CertificateDer<'_>) -> Result<()> {
+    let (_, parsed) = X509Certificate::from_der(certificate).context("no certificate")?;
+    let (validity, now) = (parsed.validity(), ASN1Time::now());
+    anyhow::ensure!(
+        now <= validity.not_after,
+        "it expired on {}; allowed: one that is good now",
+        validity.not_after
+    );
+    anyhow::ensure!(
+        now >= validity.not_before,
+        "it is good from {} on; allowed: one that is good now",
+        validity.not_before
+    );
+    Ok(())
 }
 
 /// Names in a certificate: its subject alternative names; where it has none, the common name (RFC 6125, 6.4.4).

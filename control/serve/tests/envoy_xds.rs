@@ -7,6 +7,8 @@
 use phoenix_host_test::envoy::process::find_binary;
 use phoenix_host_test::envoy::{Envoy, EnvoyOptions, config};
 use phoenix_serve::certs::{self, Wish};
+use phoenix_serve::grants::Grants;
+use phoenix_serve::guard::Guard;
 use phoenix_serve::listen::{Counted, Port, serve};
 use phoenix_serve::publish::answers::{Answers, Said};
 use phoenix_serve::publish::board::{Board, Node, Published, Snapshot, Whose};
@@ -58,10 +60,17 @@ impl Control {
             (Board::default(), Arc::<Answers>::default(), Arc::<Counted>::default());
         let events = Arc::<Mutex<Vec<String>>>::default();
         let heard = events.clone();
+        let told = events.clone();
+        let grants = Arc::new(Grants::fixed(Access::new(vec![grant]).unwrap()));
+        let guard = Guard::new(
+            grants,
+            Arc::new(move |who: &str, what: &str, why: &str| {
+                told.lock().unwrap().push(format!("{who}: {what}: Denied: {why}"));
+            }),
+        );
         let xds = Xds {
             board: board.clone(),
             answers: answers.clone(),
-            access: Arc::new(Access::new(vec![grant]).unwrap()),
             module: Arc::new(Module {
                 name: "phoenix".to_owned(),
                 vm_id: "phoenix".to_owned(),
@@ -71,8 +80,12 @@ impl Control {
                 heard.lock().unwrap().push(format!("{}: {event:?}", node.id));
             }),
         };
-        let port = Port { address: (Ipv4Addr::LOCALHOST, 0).into(), tls: Some(Arc::new(tls.unwrap())) };
-        let address = serve(&port, xds.routes(), counted.clone()).await.unwrap();
+        let port = Port {
+            address: (Ipv4Addr::LOCALHOST, 0).into(),
+            tls: Some(Arc::new(tls.unwrap())),
+            connections_max: 64,
+        };
+        let address = serve(&port, xds.routes(&guard), counted.clone()).await.unwrap();
         Control { board, answers, counted, events, address }
     }
 

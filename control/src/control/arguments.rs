@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
+use phoenix_serve::grants::Grants;
 use phoenix_serve::publish::extension::Module;
 use phoenix_serve::role::{Access, Grant};
 use phoenix_serve::tls::Files;
@@ -30,15 +31,21 @@ pub struct Arguments {
     /// Authorities of clients, PEM. Without it clients need bearer tokens.
     #[arg(long, value_name = "FILE", requires = "certificate")]
     pub client_ca: Option<PathBuf>,
-    /// Who may do what: YAML, docs/control.md. Without it plain text from loopback may do everything, and nobody else anything.
+    /// Who may do what: YAML, docs/control.md. Read again when it changes; one that is refused leaves the one before in force. Without it plain text from loopback may do everything, and nobody else anything.
     #[arg(long, value_name = "FILE")]
     pub access: Option<PathBuf>,
+    /// Connections that may stand at one time: an embedder has two.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
+    pub connections_max: usize,
     /// Path of phoenix_envoy.wasm where Envoys run.
     #[arg(long, value_name = "PATH", default_value = "target/phoenix/phoenix_envoy.wasm")]
     pub module: String,
     /// The module's settings in Envoy (`envoy` in docs/envoy.md), JSON. Left out: folded points and reports go to the clusters of envoy/controlled.yaml.
     #[arg(long, value_name = "FILE")]
     pub envoy: Option<PathBuf>,
+    /// Logs and traces.
+    #[command(flatten)]
+    pub watch: super::watch::Wish,
     /// A folder in which phoenix.yaml is replaced by the plan of this node, for an Envoy that watches it; may be repeated.
     #[arg(long = "file", value_name = "NODE=FOLDER", value_parser = node_and_folder)]
     pub files: Vec<(String, PathBuf)>,
@@ -53,8 +60,16 @@ fn node_and_folder(text: &str) -> Result<(String, PathBuf), String> {
 
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Grants {
+struct Lines {
     access: Vec<Grant>,
+}
+
+fn read_access(path: &std::path::Path) -> Result<Access> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path).with_context(|| name.clone())?;
+    let lines: Lines = serde_saphyr::from_str(&text).with_context(|| name.clone())?;
+    anyhow::ensure!(!lines.access.is_empty(), "{name}: access: empty; allowed: a grant at least");
+    Access::new(lines.access).map_err(|why| anyhow!("{name}: {why}"))
 }
 
 impl Arguments {
@@ -65,13 +80,13 @@ impl Arguments {
     }
 
     /// Who may do what.
-    pub fn access(&self) -> Result<Access> {
-        let Some(path) = &self.access else { return Access::new(Vec::new()).map_err(|why| anyhow!(why)) };
-        let name = path.display().to_string();
-        let text = std::fs::read_to_string(path).with_context(|| name.clone())?;
-        let grants: Grants = serde_saphyr::from_str(&text).with_context(|| name.clone())?;
-        anyhow::ensure!(!grants.access.is_empty(), "{name}: access: empty; allowed: a grant at least");
-        Access::new(grants.access).map_err(|why| anyhow!("{name}: {why}"))
+    pub fn grants(&self) -> Result<Grants> {
+        let Some(path) = self.access.clone() else {
+            return Access::new(Vec::new()).map(Grants::fixed).map_err(|why| anyhow!(why));
+        };
+        let of = path.clone();
+        Grants::watched(path, move || read_access(&of).map_err(|error| format!("{error:#}")))
+            .map_err(|why| anyhow!(why))
     }
 
     /// The module, as Envoy finds it.

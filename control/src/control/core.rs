@@ -1,12 +1,15 @@
 //! One turn of the loop: files that changed, estimates, a decision, on disk, out.
 //!
-//! Enters: reports, approvals, time. Leaves: the newest [`Decided`], a snapshot on the board, lines for the audit log. What is published is what is on disk: a decision that
+//! Enters: reports in force, approvals, time. Leaves: the newest [`Decided`], a snapshot on the board, lines for the audit log. What is published is what is on disk: a decision that
 //! could not be kept is not published, and is made again.
 
 use super::arguments::Arguments;
+use super::diff::{Diff, Of, diff};
+use super::intake::Intake;
 use super::state::{Kept, Published, State};
-use crate::collect::{Collector, Refusal, Settings, Taken};
-use crate::decide::{Decided, Decision, Outcome, Previous, decide};
+use super::watch::LOOP;
+use crate::collect::Settings;
+use crate::decide::{self, Decided, Decision, Hold, Outcome, Previous, Rollback, RolledBack, decide};
 use crate::estimate::{Estimates, estimate};
 use crate::needs::{self, Needs};
 use crate::policy::{Mode, Policy};
@@ -17,9 +20,11 @@ use phoenix_serve::publish::board::{Board, Published as Text, Snapshot, Whose};
 use phoenix_serve::publish::extension::Module;
 use phoenix_serve::publish::file;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tracing::Span;
+use tracing::field::Empty;
 
 /// The loop and what it knows.
 pub struct Core {
@@ -32,10 +37,12 @@ pub struct Core {
     module: Module,
     /// The module's settings in Envoy.
     settings: Value,
-    collector: Collector,
+    intake: Arc<Intake>,
     state: State,
     previous: Option<Previous>,
     published: Published,
+    /// What each node had before what it has.
+    before: Published,
     board: Board,
     pub estimates: Estimates,
     pub decided: Option<Decided>,
@@ -43,8 +50,15 @@ pub struct Core {
     pub turns: u64,
     pub turns_failed: u64,
     pub turn_ns: u64,
-    /// Reports by what became of them.
-    pub reports: BTreeMap<&'static str, u64>,
+    /// Why the newest turn failed.
+    pub turn_trouble: Option<String>,
+}
+
+/// The span of a stage, with attributes that come while it runs.
+macro_rules! stage {
+    ($name:literal, $($field:ident),*) => {
+        tracing::info_span!(target: LOOP, $name, $($field = Empty),*)
+    };
 }
 
 /// A line for the audit log: action, subject, detail.
@@ -56,11 +70,12 @@ impl Core {
         let (policy, needs) = read(&arguments.policy)?;
         let state = State::open(&arguments.state)?;
         let Kept { previous, published } = state.load()?;
+        let before = state.before()?;
         let settings = arguments.settings(&interval(&policy))?;
         let core = Core {
             read_of: stamps(&arguments.policy, &policy),
             path: arguments.policy.clone(),
-            collector: Collector::new(Settings::of(&policy)),
+            intake: Arc::new(Intake::new(Settings::of(&policy))),
             policy,
             needs,
             policy_trouble: None,
@@ -70,38 +85,28 @@ impl Core {
             state,
             previous,
             published,
+            before,
             board,
             estimates: Estimates { at_ns: now_ns, ..Estimates::default() },
             decided: None,
             turns: 0,
             turns_failed: 0,
             turn_ns: 0,
-            reports: BTreeMap::new(),
+            turn_trouble: None,
         };
         core.publish();
         core.write_files()?;
         Ok(core)
     }
 
+    /// Where reports come in.
+    pub fn intake(&self) -> Arc<Intake> {
+        self.intake.clone()
+    }
+
     /// Time between two turns.
     pub fn interval(&self) -> Duration {
         Duration::from_nanos(self.policy.interval.as_nanos())
-    }
-
-    /// A report.
-    pub fn take(&mut self, bytes: &[u8], now_ns: u64) -> Result<Taken, Refusal> {
-        let taken = self.collector.take(bytes, now_ns);
-        let word = match &taken {
-            Ok(_) => "taken",
-            Err(refusal) => refusal.reason.word(),
-        };
-        *self.reports.entry(word).or_default() += 1;
-        taken
-    }
-
-    /// Processes, and bytes of their reports.
-    pub fn held(&self) -> (usize, u64) {
-        (self.collector.len(), self.collector.held_bytes())
     }
 
     /// What was decided, newest first.
@@ -132,9 +137,72 @@ impl Core {
             return Ok(false);
         }
         let kept = Kept { previous: Some(next), published: self.published.clone() };
-        self.state.keep(&kept, &[])?;
+        self.state.keep(&kept, None, &[])?;
         self.previous = kept.previous;
         Ok(true)
+    }
+
+    /// Takes folds back; the next turn carries it out.
+    pub fn roll_back(
+        &mut self,
+        wish: &Rollback<'_>,
+    ) -> Result<Result<(Hold, Vec<RolledBack>), decide::Refusal>> {
+        let Some(mut next) = self.previous.clone() else {
+            return Ok(Err(decide::Refusal::Nothing("no fold was ever decided".to_owned())));
+        };
+        let (decisions, is_whole) = self.state.decisions_after(wish.to)?;
+        if !is_whole {
+            let why = "to: decisions that old are not kept; allowed: a later version";
+            return Ok(Err(decide::Refusal::Range(why.to_owned())));
+        }
+        let rolled = match next.roll_back(&decisions, wish) {
+            Ok(rolled) => rolled,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let hold = next.hold.clone().context("a rollback without a hold")?;
+        let kept = Kept { previous: Some(next), published: self.published.clone() };
+        self.state.keep(&kept, None, &[])?;
+        self.previous = kept.previous;
+        Ok(Ok((hold, rolled)))
+    }
+
+    /// Ends a hold; none: there is none.
+    pub fn release(&mut self, now_ns: u64) -> Result<Option<Hold>> {
+        let Some(mut next) = self.previous.clone() else { return Ok(None) };
+        let Some(hold) = next.release(now_ns) else { return Ok(None) };
+        let kept = Kept { previous: Some(next), published: self.published.clone() };
+        self.state.keep(&kept, None, &[])?;
+        self.previous = kept.previous;
+        Ok(Some(hold))
+    }
+
+    /// A rollback that stands.
+    pub fn hold(&self, now_ns: u64) -> Option<Hold> {
+        self.previous.as_ref()?.holding(now_ns).cloned()
+    }
+
+    /// Ids of decisions that wait for somebody to approve.
+    pub fn waiting(&self) -> Vec<String> {
+        let said = self.decided.iter().flat_map(|it| &it.next.said);
+        said.filter(|(_, said)| **said == Outcome::WaitsForApproval).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// What the plan that waits, or is in force, changes to the one before.
+    pub fn diff(&self, of: Option<Of>, node: Option<&str>, now_ns: u64) -> Result<Diff> {
+        let waiting = self.waiting();
+        let of = of.unwrap_or(if waiting.is_empty() { Of::InForce } else { Of::Waiting });
+        if of == Of::InForce {
+            return Ok(diff(of, waiting, &self.before, &self.published, node));
+        }
+        // What would be decided, were everything approved: by the very function, with what is known now.
+        let next = self.previous.clone().map(|mut next| {
+            waiting.iter().for_each(|id| {
+                next.approve(id);
+            });
+            next
+        });
+        let decided = decide(&self.estimates, &self.needs, &self.policy, next.as_ref(), now_ns);
+        Ok(diff(of, waiting, &self.published, &self.next_published(&decided)?, node))
     }
 
     /// Decisions that a crash has kept out of the audit log.
@@ -151,32 +219,71 @@ impl Core {
     pub fn turn(&mut self, now_ns: u64) -> (Vec<Said>, Option<anyhow::Error>) {
         let began = std::time::Instant::now();
         let mut said = Vec::new();
-        let failed = self.turned(now_ns, &mut said).err();
+        let span = tracing::info_span!(
+            target: LOOP, parent: None, "turn", number = whole(self.turns + 1), mode = self.mode(), otel.status_code = Empty
+        );
+        let failed = span.in_scope(|| self.turned(now_ns, &mut said)).err();
+        if failed.is_some() {
+            span.record("otel.status_code", "ERROR");
+        }
+        drop(span);
+        self.turn_trouble = failed.as_ref().map(|error| format!("{error:#}"));
         self.turns += 1;
         self.turns_failed += u64::from(failed.is_some());
         self.turn_ns = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        tracing::debug!(number = self.turns, took_ns = self.turn_ns, "turn");
         (said, failed)
     }
 
     fn turned(&mut self, now_ns: u64, said: &mut Vec<Said>) -> Result<()> {
-        self.look_at_policy(said);
-        for process in self.collector.forget(now_ns) {
-            said.push(("forgot", process, "silent for reports.forget_after".to_owned()));
-        }
-        let estimates = estimate(&self.collector, &self.policy, now_ns);
-        let decided = decide(&estimates, &self.needs, &self.policy, self.previous.as_ref(), now_ns);
+        let collector = stage!("collect", embedders, report_bytes).in_scope(|| {
+            self.look_at_policy(said);
+            let (forgotten, collector) = self.intake.newest(now_ns);
+            for process in forgotten {
+                said.push(("forgot", process, "silent for reports.forget_after".to_owned()));
+            }
+            let (embedders, bytes) = (collector.len(), collector.held_bytes());
+            Span::current().record("embedders", whole(embedders)).record("report_bytes", whole(bytes));
+            collector
+        });
+        let estimates = stage!("estimate", tenants, metrics, active_series).in_scope(|| {
+            let estimates = estimate(&collector, &self.policy, now_ns);
+            let all = &estimates.tenants;
+            Span::current()
+                .record("tenants", whole(all.len()))
+                .record("metrics", whole(all.values().map(|it| it.metrics.len()).sum::<usize>()))
+                .record("active_series", all.values().map(|it| it.active.value).sum::<f64>());
+            estimates
+        });
+        let decided = stage!("decide", decisions, plan_version, series_in, series_out).in_scope(|| {
+            let decided = decide(&estimates, &self.needs, &self.policy, self.previous.as_ref(), now_ns);
+            Span::current()
+                .record("decisions", whole(decided.decisions.len()))
+                .record("plan_version", whole(decided.next.version))
+                .record("series_in", decided.saving.series_in)
+                .record("series_out", decided.saving.series_out);
+            decided
+        });
+        let publish = stage!("publish", nodes, plans_new);
+        let _publishing = publish.enter();
+        let lines = said.len();
         let published = self.next_published(&decided)?;
         let kept = Kept { previous: Some(decided.next.clone()), published };
+        let before = self.next_before(&kept.published);
         self.state
-            .keep(&kept, &decided.decisions)
+            .keep(&kept, before.as_ref(), &decided.decisions)
             .context("state: the decision is not kept, nor published")?;
         let new = kept.published.iter().filter(|(node, text)| self.published.get(*node) != Some(*text));
         for (node, text) in new {
             let node = if node.is_empty() { "(others)" } else { node };
             said.push(("published", node.to_owned(), format!("plan {}", Text::new(text).version)));
         }
+        publish.record("nodes", whole(kept.published.len())).record("plans_new", whole(said.len() - lines));
         said.extend(decided.decisions.iter().map(of_decision));
         (self.previous, self.published) = (kept.previous, kept.published);
+        if let Some(before) = before {
+            self.before = before;
+        }
         self.estimates = estimates;
         self.decided = Some(decided);
         self.publish();
@@ -200,6 +307,22 @@ impl Core {
         }
         next.insert(String::new(), text(&decided.newcomer));
         Ok(next)
+    }
+
+    /// What each node had before this; none: as it was.
+    fn next_before(&self, published: &Published) -> Option<Published> {
+        let mut before: Published = self
+            .before
+            .iter()
+            .filter(|(node, _)| published.contains_key(*node))
+            .map(|(a, b)| (a.clone(), b.clone()))
+            .collect();
+        for (node, text) in &self.published {
+            if published.get(node).is_some_and(|new| new != text) {
+                before.insert(node.clone(), text.clone());
+            }
+        }
+        (before != self.before).then_some(before)
     }
 
     fn publish(&self) {
@@ -232,7 +355,7 @@ impl Core {
         match both {
             Ok((settings, policy, needs)) => {
                 self.settings = settings;
-                self.collector.configure(Settings::of(&policy));
+                self.intake.configure(Settings::of(&policy));
                 (self.policy, self.needs, self.policy_trouble) = (policy, needs, None);
                 // Another policy may name other files.
                 self.read_of = stamps(&self.path, &self.policy);
@@ -261,6 +384,11 @@ impl Core {
         let text = self.published.get(node).or_else(|| self.published.get(""))?;
         serde_json::from_str(text).ok()
     }
+}
+
+/// A number as OpenTelemetry has them: signed.
+fn whole(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
 }
 
 /// The node of a process: its name without the time at which it began.

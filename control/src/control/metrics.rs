@@ -18,11 +18,15 @@ pub fn text(shared: &Shared) -> String {
     let answers = shared.answers.all(super::now_ns());
     let audit = shared.audit.lock().map_or(0, |audit| audit.head().lines);
     let core = shared.core();
-    let (embedders, bytes) = core.held();
+    let (embedders, bytes) = shared.intake.held();
     add("embedders", "gauge", "Embedder processes that reported.", &one(embedders as f64));
     add("report_bytes", "gauge", "Bytes of reports that are held.", &one(bytes as f64));
-    let reports: Vec<_> =
-        core.reports.iter().map(|(what, count)| (format!("{{outcome=\"{what}\"}}"), *count as f64)).collect();
+    let reports: Vec<_> = shared
+        .intake
+        .outcomes()
+        .iter()
+        .map(|(what, count)| (format!("{{outcome=\"{what}\"}}"), *count as f64))
+        .collect();
     add("reports_total", "counter", "Reports by what became of them.", &reports);
     add("turns_total", "counter", "Turns of the loop.", &one(core.turns as f64));
     add("turns_failed_total", "counter", "Turns that failed.", &one(core.turns_failed as f64));
@@ -37,6 +41,13 @@ pub fn text(shared: &Shared) -> String {
     add("active_series", "gauge", "Distinct active streams of a tenant, of all embedders.", &active);
     let version = core.decided.as_ref().map_or(0, |it| it.next.version);
     add("plan_version", "gauge", "Version of the newest plan.", &one(version as f64));
+    let is_held = core.hold(super::now_ns()).is_some();
+    add(
+        "held",
+        "gauge",
+        "1: a rollback is held, nothing is decided by itself.",
+        &one(f64::from(u8::from(is_held))),
+    );
     add(
         "policy_trouble",
         "gauge",
@@ -62,6 +73,19 @@ pub fn text(shared: &Shared) -> String {
     add("nodes_connected", "gauge", "Embedders that a plan can be pushed to.", &one(connected as f64));
     add("nodes_refusing", "gauge", "Embedders that have refused their newest plan.", &one(refused as f64));
     add("connections_total", "counter", "Connections taken.", &count(&shared.counted.connections));
+    add("connections", "gauge", "Connections that stand.", &count(&shared.counted.standing));
+    add(
+        "connections_refused_total",
+        "counter",
+        "Connections beyond --connections-max.",
+        &count(&shared.counted.refused),
+    );
+    add(
+        "access_trouble",
+        "gauge",
+        "1: the file of who may do what is refused, the one before is in force.",
+        &one(f64::from(u8::from(shared.grants.trouble().is_some()))),
+    );
     add(
         "handshakes_failed_total",
         "counter",

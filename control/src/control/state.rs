@@ -4,7 +4,7 @@
 //! last transaction that was acknowledged, whole. `redb` keeps it: copy on write, checksums, a sync before it says that something is done. Values are JSON, so
 //! that a later version can read them.
 
-use crate::decide::{Decision, Previous};
+use crate::decide::{Decision, Outcome, Previous};
 use anyhow::{Context as _, Result};
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use serde::{Deserialize, Serialize};
@@ -82,15 +82,31 @@ impl State {
         }
     }
 
-    /// Keeps what a decision leaves, and its records: all of it or nothing.
+    /// What was published before the newest change, by node.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn before(&self) -> Result<Published> {
+        let read = self.database.begin_read()?;
+        let last = read.open_table(LAST)?;
+        match last.get("before")? {
+            Some(bytes) => serde_json::from_slice(bytes.value()).context("state: before"),
+            None => Ok(Published::new()),
+        }
+    }
+
+    /// Keeps what a decision leaves, and its records: all of it or nothing. `before`: what was published before, where that has changed.
     ///
     /// # Errors
     /// It could not be written; what was there before still is.
-    pub fn keep(&self, kept: &Kept, decisions: &[Decision]) -> Result<()> {
+    pub fn keep(&self, kept: &Kept, before: Option<&Published>, decisions: &[Decision]) -> Result<()> {
         let write = self.database.begin_write()?;
         {
             let mut last = write.open_table(LAST)?;
             last.insert("kept", serde_json::to_vec(kept)?.as_slice())?;
+            if let Some(before) = before {
+                last.insert("before", serde_json::to_vec(before)?.as_slice())?;
+            }
             let mut all = write.open_table(DECISIONS)?;
             let mut next = all.last()?.map_or(1, |(number, _)| number.value() + 1);
             for decision in decisions {
@@ -118,6 +134,34 @@ impl State {
             out.push((number.value(), serde_json::from_slice(bytes.value()).context("state: decisions")?));
         }
         Ok(out)
+    }
+
+    /// Decisions that came into force after a version, newest first, with whatever else was decided since; none: the newest that came into force. False: there may have been
+    /// more that are not kept any more.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn decisions_after(&self, version: Option<u64>) -> Result<(Vec<Decision>, bool)> {
+        let read = self.database.begin_read()?;
+        let all = read.open_table(DECISIONS)?;
+        let (mut out, mut version) = (Vec::new(), version);
+        let mut first = 1;
+        for entry in all.iter()?.rev() {
+            let (number, bytes) = entry?;
+            first = number.value();
+            let decision: Decision = serde_json::from_slice(bytes.value()).context("state: decisions")?;
+            if let Outcome::InForce { version: of } = decision.outcome
+                && !decision.metric.is_empty()
+            {
+                // All of one version belong together.
+                let after = *version.get_or_insert(of.saturating_sub(1));
+                if of <= after {
+                    return Ok((out, true));
+                }
+            }
+            out.push(decision);
+        }
+        Ok((out, first == 1))
     }
 
     /// Decisions that are not known to be in the audit log, oldest first.
@@ -201,7 +245,7 @@ mod tests {
             let state = State::open(&path).unwrap();
             assert!(state.load().unwrap().previous.is_none());
             for version in 1..=3 {
-                state.keep(&kept(version), &[]).unwrap();
+                state.keep(&kept(version), None, &[]).unwrap();
             }
             assert!(State::open(&path).is_err(), "one process at a time");
         }

@@ -84,10 +84,8 @@ fn versioned(mut plan: Plan, given: &mut Given, version: u64) -> (Plan, bool) {
 
 fn rules(next: &Previous, policy: &Policy) -> Vec<Rule> {
     let decided = next.treatments.iter().filter_map(|it| of_treatment(it, policy));
-    let mut rules: Vec<Rule> =
-        decided.chain(next.declared.iter().filter_map(|it| of_declared(it, policy))).collect();
-    rules.truncate(bounds::RULES);
-    rules
+    // No more than a plan can have: `standing` lets in neither a decision nor a declared fold beyond.
+    decided.chain(next.declared.iter().filter_map(|it| of_declared(it, policy))).collect()
 }
 
 fn of_treatment(it: &Treatment, policy: &Policy) -> Option<Rule> {

@@ -8,7 +8,7 @@ use phoenix_plan::InstantMs;
 use serde::{Deserialize, Serialize};
 
 /// One decision about one metric, or about the budgets of a tenant.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Decision {
     /// What it is about, and what it would make of it: to approve by. The same decision has the same id.
     pub id: String,
@@ -37,7 +37,9 @@ pub struct Decision {
 }
 
 /// What is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// Labels fold.
@@ -51,7 +53,7 @@ pub enum Action {
 }
 
 /// What became of a decision.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "outcome")]
 pub enum Outcome {
     /// It is in the plans of this version.
@@ -81,7 +83,7 @@ impl Outcome {
 }
 
 /// What a decision was made by. Numbers of series.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Inputs {
     /// Whose budget it is about, in words.
     pub scope: String,
@@ -110,7 +112,7 @@ pub struct Inputs {
 }
 
 /// A label that could have folded.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Candidate {
     /// The label.
     pub label: LabelKey,
@@ -125,7 +127,7 @@ pub struct Candidate {
 }
 
 /// What folds save a month: distinct series in, less those that go out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Saving {
     /// Distinct active streams in.
     pub series_in: f64,

@@ -5,6 +5,7 @@
 //! decision, it never forgets one: what is wanted is carried out when it may be.
 
 use super::choose::Wish;
+use super::hold::Hold;
 use super::record::{Action, Candidate, Decision, Inputs, Outcome, kept, kept_price};
 use super::scope::named;
 use super::state::{DeclaredState, Folded, Previous, Treatment};
@@ -15,6 +16,8 @@ use phoenix_plan::{InstantMs, Labels};
 
 /// Treatments in a plan: with declared folds, and those that go off, fewer than the rules that one can have.
 const TREATMENTS_MAX: usize = 500;
+// All declared folds of a policy find room beside them, once those that it no longer names are over.
+const _: () = assert!(TREATMENTS_MAX + crate::policy::FOLDS_MAX <= phoenix_plan::bounds::RULES);
 /// Bytes of labels in a plan's treatments: a quarter of what a plan may have, since each may stand in it twice.
 const LABEL_BYTES_MAX: usize = phoenix_plan::bounds::PLAN_BYTES / 4;
 /// Changes are counted over an hour.
@@ -46,6 +49,9 @@ pub fn settle(
         let it = next.treatment_mut(unit.tenant, unit.name);
         (it.left, it.staying) = (kept(unit.remaining(&unit.wanted)), kept(unit.staying()));
     }
+    let hold = next.holding(now_ns).cloned();
+    next.hold.clone_from(&hold);
+    roll_back(next, hold.as_ref(), units, policy, now_ns);
     let mut decisions: Vec<Decision> =
         wishes.iter().filter(|wish| wish.unit.is_none()).map(|wish| exceeded(units, wish, now_ns)).collect();
     let room = u64::from(policy.change.per_hour_max).saturating_sub(next.changes_ns.len() as u64);
@@ -60,10 +66,14 @@ pub fn settle(
     for index in order {
         let it = &mut next.treatments[index];
         let unit = units.find(&it.tenant, &it.metric);
-        refresh(it, unit, units, policy, now_ns);
+        refresh(it, unit, units, hold.as_ref(), policy, now_ns);
         let id = id_of(it);
-        let mode = policy.mode_of(&it.tenant);
-        let is_approved = next.approved.contains(&id);
+        let mode = match policy.mode_of(&it.tenant) {
+            Mode::Auto if hold.is_some() => Mode::Recommend,
+            mode => mode,
+        };
+        let is_rolled_back = held(hold.as_ref(), it, policy).is_some();
+        let is_approved = next.approved.contains(&id) || is_rolled_back;
         let target = match mode {
             Mode::Auto => it.wanted.clone(),
             Mode::Recommend if is_approved => it.wanted.clone(),
@@ -78,7 +88,7 @@ pub fn settle(
         let is_news = it.wanted != it.in_force;
         let before = it.in_force.clone();
         if target != it.in_force {
-            match brakes.hold(it, &target, policy, now_ns) {
+            match brakes.hold(it, &target, is_rolled_back, policy, now_ns) {
                 Some(why) => outcome = Outcome::Held { why },
                 None => {
                     turn(it, target, policy, now_ns);
@@ -100,8 +110,42 @@ pub fn settle(
     decisions
 }
 
+/// The labels that a rollback sets for a metric; a declared fold goes before it.
+fn held<'h>(hold: Option<&'h Hold>, it: &Treatment, policy: &Policy) -> Option<&'h Folded> {
+    let labels = hold?.labels_of(&it.tenant, &it.metric)?;
+    policy.declared(&it.tenant, &it.metric).is_none().then_some(labels)
+}
+
+/// What a rollback sets is what is wanted.
+fn roll_back(next: &mut Previous, hold: Option<&Hold>, units: &Units<'_>, policy: &Policy, now_ns: u64) {
+    for metric in hold.into_iter().flat_map(|it| &it.metrics) {
+        let it = next.treatment_mut(&metric.tenant, &metric.metric);
+        let Some(labels) = held(hold, it, policy).filter(|labels| **labels != it.wanted) else { continue };
+        it.wanted.clone_from(labels);
+        it.wanted_ns = now_ns;
+        it.because = hold.map(Hold::words);
+        let unit = units.find(&metric.tenant, &metric.metric);
+        let series = |folded: &Folded| unit.map_or(0.0, |unit| kept(unit.remaining(folded)));
+        it.inputs = Inputs {
+            scope: "a rollback".to_owned(),
+            need: unit.map_or(0.0, |unit| kept(unit.active)),
+            baseline: unit.map_or(0.0, |unit| kept(unit.baseline)),
+            series_before: series(&it.in_force),
+            series_after: series(&it.wanted),
+            ..Inputs::default()
+        };
+    }
+}
+
 /// Brings a treatment up to date: its switch may be over, its metric gone, its streams in one embedder each again.
-fn refresh(it: &mut Treatment, unit: Option<&Unit<'_>>, units: &Units<'_>, policy: &Policy, now_ns: u64) {
+fn refresh(
+    it: &mut Treatment,
+    unit: Option<&Unit<'_>>,
+    units: &Units<'_>,
+    hold: Option<&Hold>,
+    policy: &Policy,
+    now_ns: u64,
+) {
     if is_over(it.switch_at, policy, now_ns) {
         it.before = it.in_force.clone();
     }
@@ -111,7 +155,7 @@ fn refresh(it: &mut Treatment, unit: Option<&Unit<'_>>, units: &Units<'_>, polic
     let dwelt = now_ns.saturating_sub(it.changed_ns.max(it.wanted_ns)) >= policy.change.dwell.as_nanos();
     let is_gone = unit.is_none() && units.is_whole;
     let is_declared = unit.is_some_and(|unit| unit.declared.is_some());
-    if !it.wanted.is_empty() && dwelt && (is_gone || is_declared) {
+    if !it.wanted.is_empty() && held(hold, it, policy).is_none() && dwelt && (is_gone || is_declared) {
         it.wanted.clear();
         it.wanted_ns = now_ns;
         let because =
@@ -141,6 +185,11 @@ fn turn(it: &mut Treatment, target: Folded, policy: &Policy, now_ns: u64) {
     it.changed_ns = now_ns;
 }
 
+/// Why a metric cannot change before its switch is over.
+pub(super) fn why_turning(it: &Treatment) -> String {
+    format!("the switch at {} is not over before every stream has crossed it or is forgotten", it.switch_at)
+}
+
 /// What holds changes back.
 struct Brakes {
     room: u64,
@@ -159,22 +208,27 @@ impl Brakes {
     }
 
     /// Why a change has to wait; none: it was counted, and may be made.
-    fn hold(&mut self, it: &Treatment, target: &Folded, policy: &Policy, now_ns: u64) -> Option<String> {
+    fn hold(
+        &mut self,
+        it: &Treatment,
+        target: &Folded,
+        is_rolled_back: bool,
+        policy: &Policy,
+        now_ns: u64,
+    ) -> Option<String> {
         if it.is_turning() {
-            return Some(format!(
-                "the switch at {} is not over before every stream has crossed it or is forgotten",
-                it.switch_at
-            ));
+            return Some(why_turning(it));
         }
         let until_ns = it.changed_ns.saturating_add(policy.change.dwell.as_nanos());
-        if it.changed_ns > 0 && now_ns < until_ns {
+        // Who takes something back by hand has had enough of waiting.
+        if it.changed_ns > 0 && now_ns < until_ns && !is_rolled_back {
             let ago = words::span(now_ns.saturating_sub(it.changed_ns));
             return Some(format!(
                 "the metric changed {ago} ago, and change.dwell is {}",
                 policy.change.dwell
             ));
         }
-        if self.room == 0 {
+        if self.room == 0 && !is_rolled_back {
             return Some(format!(
                 "there were {} changes in the last hour, change.per_hour_max",
                 policy.change.per_hour_max
@@ -189,7 +243,7 @@ impl Brakes {
                 "the labels of all folds would be more than {LABEL_BYTES_MAX} bytes in a plan"
             ));
         }
-        self.room -= 1;
+        self.room = self.room.saturating_sub(1);
         self.treatments += usize::from(is_new);
         self.label_bytes += bytes(target);
         None
@@ -285,6 +339,10 @@ fn decision(
 fn folded(it: &Treatment, before: &Folded) -> String {
     let inputs = &it.inputs;
     let new: Folded = it.wanted.difference(before).cloned().collect();
+    if let Some(because) = &it.because {
+        let (labels, metric) = (words::labels(&new), words::metric(&it.tenant, &it.metric));
+        return format!("{labels} {} folded away in {metric}: {because}.", words::verb(&new));
+    }
     let needed = match inputs.use_weight {
         0 => "no declared query needs it".to_owned(),
         weight => format!(
@@ -403,8 +461,8 @@ fn enforced(next: &Previous, policy: &Policy, units: &Units<'_>, now_ns: u64) ->
     tenants.into_iter().filter_map(of).collect()
 }
 
-/// Brings declared folds into force, each by a switch, and out of it.
-pub fn declare(next: &mut Previous, policy: &Policy, now_ns: u64) {
+/// Brings declared folds into force, each by a switch, and out of it. What finds no room in a plan waits, and is said.
+pub fn declare(next: &mut Previous, policy: &Policy, now_ns: u64) -> Vec<Decision> {
     let at = switch_at(policy, now_ns);
     for it in &mut next.declared {
         if is_over(it.switch_at, policy, now_ns) {
@@ -427,8 +485,14 @@ pub fn declare(next: &mut Previous, policy: &Policy, now_ns: u64) {
             None => {}
         }
     }
+    let decided = next.treatments.iter().filter(|it| !it.in_force.is_empty() || it.is_turning()).count();
+    let mut held = Vec::new();
     for fold in &declared {
         if !next.declared.iter().any(|it| meets_the_same(fold, &it.fold)) {
+            if decided + next.declared.len() >= phoenix_plan::bounds::RULES {
+                held.push(no_room(fold, decided, next.declared.len(), now_ns));
+                continue;
+            }
             let (fold, before) = ((*fold).clone(), None);
             next.declared.push(DeclaredState { fold, is_on: true, before, switch_at: at });
         }
@@ -439,6 +503,29 @@ pub fn declare(next: &mut Previous, policy: &Policy, now_ns: u64) {
         declared.iter().position(|fold| meets_the_same(fold, &it.fold)).unwrap_or(usize::MAX)
     };
     next.declared.sort_by_key(place);
+    held
+}
+
+/// A declared fold that a plan has no room for: others, that the policy no longer names, are not over yet.
+fn no_room(fold: &DeclaredFold, decided: usize, declared: usize, now_ns: u64) -> Decision {
+    let why = format!(
+        "a plan has {} rules, and {decided} metrics that fold by decision and {declared} declared folds, those on their way out among them, are in it",
+        phoenix_plan::bounds::RULES
+    );
+    Decision {
+        id: format!("declared:{}", fold.name),
+        at_ns: now_ns,
+        tenant: fold.tenant.clone().unwrap_or_default(),
+        metric: String::new(),
+        action: Action::Fold,
+        labels: Vec::new(),
+        labels_before: Vec::new(),
+        sentence: format!("The declared fold {:?} does not fit: {why}.", fold.name),
+        outcome: Outcome::Held { why },
+        effective: None,
+        inputs: Inputs { scope: format!("the declared fold {}", fold.name), ..Inputs::default() },
+        saving: crate::policy::Priced::default(),
+    }
 }
 
 impl DeclaredState {

@@ -1,5 +1,6 @@
 //! What was decided before, as a store keeps it.
 
+use super::hold::Hold;
 use super::record::{Decision, Inputs, Outcome};
 use crate::estimate::Estimates;
 use crate::needs::LabelKey;
@@ -36,6 +37,9 @@ pub struct Previous {
     pub approved: BTreeSet<String>,
     /// What was said about a decision last, by its id.
     pub said: BTreeMap<String, Outcome>,
+    /// A rollback that stands.
+    #[serde(default)]
+    pub hold: Option<Hold>,
 }
 
 /// What is usual for a metric.
@@ -48,7 +52,7 @@ pub struct Baseline {
 }
 
 /// The treatment of a metric of a tenant.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Treatment {
     /// The tenant.
     pub tenant: String,
@@ -121,6 +125,7 @@ impl Previous {
             newcomer: Given::default(),
             approved: BTreeSet::new(),
             said: BTreeMap::new(),
+            hold: None,
         }
     }
 

@@ -109,12 +109,19 @@ impl<'e> Units<'e> {
     pub fn new(estimates: &'e Estimates, needs: &Needs, policy: &Policy, previous: &Previous) -> Units<'e> {
         let takes = Takes::of(&policy.fold);
         let mut all = Vec::new();
+        let hold = previous.holding(estimates.at_ns);
         for (tenant, it) in &estimates.tenants {
             for of in it.metrics.chunk_by(|a, b| a.name == b.name) {
                 let Some(first) = of.first() else { continue };
                 let mut unit = Unit::new(tenant, &first.name, of.iter().collect(), takes);
                 let treatment = previous.treatment(tenant, &first.name);
-                unit.wanted = treatment.map_or_else(Folded::new, |it| it.wanted.clone());
+                let is_declared = policy.declared(tenant, &first.name).is_some();
+                let held = hold.filter(|_| !is_declared).and_then(|it| it.labels_of(tenant, &first.name));
+                unit.wanted = match (held, treatment) {
+                    (Some(labels), _) => labels.clone(),
+                    (None, Some(it)) => it.wanted.clone(),
+                    (None, None) => Folded::new(),
+                };
                 unit.wanted_before = unit.wanted.clone();
                 if unit.overlaps {
                     let since_ns = treatment.map_or(0, |it| it.overlap_ns);
@@ -137,11 +144,15 @@ impl<'e> Units<'e> {
                     // A metric that is new is not usual.
                     None => {}
                 }
-                unit.left_before =
-                    treatment.filter(|it| unit.is_fading() && !unit.has_grown(it)).map(|it| it.left);
+                unit.left_before = treatment
+                    .filter(|it| it.wanted == unit.wanted && unit.is_fading() && !unit.has_grown(it))
+                    .map(|it| it.left);
                 unit.declared =
                     policy.declared(tenant, &first.name).map(|(_, fold)| unit.left_by(&fold.labels));
-                unit.locked = unit.why_locked(policy, treatment, estimates.at_ns);
+                unit.locked = match (held, hold) {
+                    (Some(_), Some(hold)) => Some(hold.words()),
+                    _ => unit.why_locked(policy, treatment, estimates.at_ns),
+                };
                 all.push(unit);
             }
         }

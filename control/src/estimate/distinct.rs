@@ -7,7 +7,7 @@ use phoenix_filter::sketch::{Distinct, STANDARD_ERROR};
 use serde::{Deserialize, Serialize};
 
 /// A number of distinct things.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Number {
     /// The estimate, or an upper bound of it.
     pub value: f64,

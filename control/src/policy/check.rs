@@ -29,6 +29,8 @@ const SILENCE_MS: RangeInclusive<u64> = 1_000..=86_400_000;
 /// Entries of one list, so that every plan has room for them and for decisions beside them.
 const TENANTS_MAX: usize = 500;
 const LIST_MAX: usize = 200;
+/// Declared folds of a policy: each is a rule of every plan.
+pub const FOLDS_MAX: usize = LIST_MAX;
 const TEAMS_MAX: usize = 100;
 
 impl Policy {
@@ -219,7 +221,7 @@ impl Policy {
 
     /// What is protected and folded all the same is a contradiction that only a person can solve.
     fn check_folds(&self) -> Checked {
-        count("folds", self.folds.len(), LIST_MAX)?;
+        count("folds", self.folds.len(), FOLDS_MAX)?;
         for (index, fold) in self.folds.iter().enumerate() {
             text(format!("folds[{index}].name"), &fold.name, 1, 64)?;
             let Labels::Drop { resource, attributes } = &fold.labels else { continue };

@@ -49,7 +49,7 @@ pub struct Prices {
 }
 
 /// What a number of series comes to, in a month.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Priced {
     /// Series. Below zero: more than before.
     pub series: f64,

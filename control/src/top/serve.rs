@@ -1,21 +1,17 @@
 //! The port of `phoenix top`.
 //!
-//! Enters: `POST /v1/reports`, one report in protobuf, gzip or not. Leaves: 202, or why not: 400 what is no report, 404 and 405 for anything else, 413 more than
-//! 4 MiB, 415 another type or encoding. The type is asked for so that no web page that a browser shows can post here: for it a browser
-//! asks leave first, and does not get it.
+//! Enters: `POST /v1/reports`, one report. Leaves: 202, or why not: 400 what is no report, 404 and 405 for anything else, and what [`report_body`] refuses.
 
 use super::Shared;
-use crate::otlp::PROTOBUF;
-use crate::otlp::frame::gunzip_within;
+use crate::report_body;
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use phoenix_report::read::BYTES_MAX;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::PoisonError;
@@ -58,7 +54,7 @@ async fn answer(request: Request<Incoming>, heard: Shared) -> Result<Response<Fu
     if head.method != Method::POST {
         return Ok(said(StatusCode::METHOD_NOT_ALLOWED, &format!("{}; allowed: POST", head.method)));
     }
-    let taken = match body_of(&head.headers, body).await {
+    let taken = match report_body::read(&head.headers, body).await {
         // Sketches are read, which takes time: not on a thread that others wait for.
         Ok(body) => tokio::task::spawn_blocking(move || {
             let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -77,43 +73,6 @@ async fn answer(request: Request<Incoming>, heard: Shared) -> Result<Response<Fu
         Ok(()) => said(StatusCode::ACCEPTED, ""),
         Err((status, why)) => said(status, &why),
     })
-}
-
-/// The report in a request, inflated.
-async fn body_of(headers: &HeaderMap, body: Incoming) -> Result<Bytes, (StatusCode, String)> {
-    let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let of_type = header("content-type").split(';').next().unwrap_or("").trim();
-    if of_type != PROTOBUF && of_type != "application/protobuf" {
-        let why = format!("content-type: {of_type:?}; allowed: {PROTOBUF}");
-        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
-    }
-    let is_gzip = match header("content-encoding") {
-        "" | "identity" => false,
-        "gzip" => true,
-        other => {
-            let why = format!("content-encoding: {other:?}; allowed: gzip, identity");
-            return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
-        }
-    };
-    let too_large = || {
-        (
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("report: more than {BYTES_MAX} bytes; allowed: up to {BYTES_MAX}"),
-        )
-    };
-    let body = match Limited::new(body, BYTES_MAX).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => return Err(too_large()),
-        Err(error) => return Err((StatusCode::BAD_REQUEST, format!("report: {error}"))),
-    };
-    if !is_gzip {
-        return Ok(body);
-    }
-    match gunzip_within(&body, BYTES_MAX) {
-        Ok(Some(inflated)) => Ok(inflated.into()),
-        Ok(None) => Err(too_large()),
-        Err(why) => Err((StatusCode::BAD_REQUEST, format!("report: {why}"))),
-    }
 }
 
 fn said(status: StatusCode, why: &str) -> Response<Full<Bytes>> {

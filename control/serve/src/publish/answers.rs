@@ -16,7 +16,7 @@ const POLL_SILENT_NS: u64 = 2 * super::poll::WAIT_MAX * 1_000_000_000;
 const REASON_MAX: usize = 4_096;
 
 /// What a node has said.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Said {
     /// How it is given plans: `xds` or `poll`.
     pub by: &'static str,

@@ -9,13 +9,15 @@
 use super::answers::Answers;
 use super::board::{Board, Node};
 use super::xds::{Event, Noted, now_ns};
-use crate::listen::Peer;
-use crate::role::{Access, Denied, Right};
+use crate::guard::Pass;
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use serde::Deserialize;
+use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -30,54 +32,56 @@ pub struct Poll {
     pub board: Board,
     /// What became of it.
     pub answers: Arc<Answers>,
-    /// Who may ask.
-    pub access: Arc<Access>,
     /// Who is told.
     pub noted: Noted,
 }
 
-#[derive(Deserialize)]
+/// What a poll says.
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+pub struct Asked {
+    /// Id of the node.
     node: String,
+    /// Its cluster.
     #[serde(default)]
     cluster: String,
+    /// Its tenant.
     #[serde(default)]
     tenant: String,
+    /// Seconds to wait for something new, 60 at most.
     #[serde(default)]
     wait: u64,
 }
 
 impl Poll {
-    /// Its routes, for a port.
-    pub fn routes(self) -> axum::Router {
-        axum::Router::new().route("/v1/plan", get(plan)).with_state(self)
+    /// What answers `GET`, for a route that asks for the right of embedders.
+    pub fn method<S>(self) -> MethodRouter<S> {
+        get(plan).with_state(self)
     }
 }
 
 fn said(status: StatusCode, why: impl Into<String>) -> Response {
-    (status, format!("{}\n", why.into())).into_response()
+    (status, Json(json!({"error": why.into()}))).into_response()
 }
 
 async fn plan(
     State(poll): State<Poll>,
-    Extension(peer): Extension<Peer>,
+    Extension(pass): Extension<Pass>,
     headers: HeaderMap,
-    Query(asked): Query<Asked>,
+    asked: Result<Query<Asked>, QueryRejection>,
 ) -> Response {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let node = Node { id: asked.node, cluster: asked.cluster, tenant: asked.tenant };
-    let caller = match poll.access.allow(&peer.credentials(text("authorization")), Right::Embed) {
-        Ok(caller) => caller,
-        Err(denied) => {
-            let (status, why) = match denied {
-                Denied::Unknown(why) => (StatusCode::UNAUTHORIZED, why),
-                Denied::Forbidden(why) => (StatusCode::FORBIDDEN, why),
-            };
-            (poll.noted)(&node, Event::Denied(&why));
-            return said(status, why);
+    let asked = match asked {
+        Ok(Query(asked)) => asked,
+        Err(why) => {
+            return said(
+                StatusCode::BAD_REQUEST,
+                format!("query: {why}; allowed: node, cluster, tenant, wait"),
+            );
         }
     };
+    let caller = &pass.caller;
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let node = Node { id: asked.node, cluster: asked.cluster, tenant: asked.tenant };
     if node.id.is_empty() {
         return said(StatusCode::BAD_REQUEST, "node: empty; allowed: an id");
     }
@@ -110,6 +114,11 @@ async fn plan(
             && has.as_deref() != Some(&*it.version)
             && refused != Some(&*it.version)
         {
+            // It may have waited for a minute.
+            if let Err(denied) = pass.still() {
+                (poll.noted)(&node, Event::Denied(denied.why()));
+                return denied.answer();
+            }
             poll.answers.sent(&node, &it.version, now_ns());
             (poll.noted)(&node, Event::Sent(&it.version));
             let tag = format!("\"{}\"", it.version);

@@ -10,8 +10,8 @@
 use super::answers::Answers;
 use super::board::{Board, Node, Published};
 use super::extension::{Module, type_url};
-use crate::listen::Peer;
-use crate::role::{Access, Denied, Right};
+use crate::guard::{Guard, Pass};
+use crate::role::Right;
 use envoy_types::pb::envoy::config::core::v3::Node as EnvoyNode;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::{
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
@@ -58,8 +58,6 @@ pub struct Xds {
     pub board: Board,
     /// What became of it.
     pub answers: Arc<Answers>,
-    /// Who may ask.
-    pub access: Arc<Access>,
     /// Where Envoy finds the module.
     pub module: Arc<Module>,
     /// Who is told.
@@ -70,32 +68,22 @@ type Responses = Pin<Box<dyn Stream<Item = Result<DiscoveryResponse, Status>> + 
 type NoDeltas = Pin<Box<dyn Stream<Item = Result<DeltaDiscoveryResponse, Status>> + Send>>;
 
 impl Xds {
-    /// Its routes, for a port.
-    pub fn routes(self) -> axum::Router {
+    /// Its routes, for a port; for embedders.
+    pub fn routes(self, guard: &Guard) -> axum::Router {
         let own =
             ExtensionConfigDiscoveryServiceServer::new(self.clone()).max_decoding_message_size(REQUEST_MAX);
         let all = AggregatedDiscoveryServiceServer::new(self).max_decoding_message_size(REQUEST_MAX);
-        Routes::new(own).add_service(all).prepare().into_axum_router()
+        let routes = Routes::new(own).add_service(all).into_axum_router().reset_fallback();
+        guard.over_all(routes, Right::Embed)
     }
 
     fn stream(&self, request: Request<Streaming<DiscoveryRequest>>) -> Result<Response<Responses>, Status> {
-        let authorization = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
-        let peer = request.extensions().get::<Peer>().cloned();
-        let peer = peer.ok_or_else(|| Status::internal("no peer"))?;
-        let allowed = self.access.allow(&peer.credentials(authorization), Right::Embed);
-        let caller = allowed.map_err(|denied| {
-            let node = Node { id: peer.address.to_string(), ..Node::default() };
-            let status = match denied {
-                Denied::Unknown(why) => Status::unauthenticated(why),
-                Denied::Forbidden(why) => Status::permission_denied(why),
-            };
-            (self.noted)(&node, Event::Denied(status.message()));
-            status
-        })?;
+        let pass = request.extensions().get::<Pass>().cloned();
+        let pass = pass.ok_or_else(|| Status::internal("nobody looked who it is"))?;
         let (out, responses) = mpsc::channel(2);
         let (xds, asked) = (self.clone(), request.into_inner());
         tokio::spawn(async move {
-            if let Err(status) = xds.clone().talk(asked, &out, &caller).await {
+            if let Err(status) = xds.clone().talk(asked, &out, &pass).await {
                 let _ = out.send(Err(status)).await;
             }
         });
@@ -107,7 +95,7 @@ impl Xds {
         self,
         mut asked: Streaming<DiscoveryRequest>,
         out: &mpsc::Sender<Result<DiscoveryResponse, Status>>,
-        caller: &crate::role::Caller,
+        pass: &Pass,
     ) -> Result<(), Status> {
         let mut watch = self.board.watch();
         let mut stream = Told::default();
@@ -118,8 +106,8 @@ impl Xds {
                     if stream.node.is_none() {
                         let node = request.node.as_ref().filter(|node| !node.id.is_empty()).map(node_of);
                         let node = node.ok_or_else(|| Status::invalid_argument("node.id: empty; allowed: an id"))?;
-                        if !caller.is_node(&node.id) {
-                            let why = format!("node.id: {:?} is not of {:?}", node.id, caller.name);
+                        if !pass.caller.is_node(&node.id) {
+                            let why = format!("node.id: {:?} is not of {:?}", node.id, pass.caller.name);
                             (self.noted)(&node, Event::Denied(&why));
                             return Err(Status::permission_denied(why));
                         }
@@ -132,6 +120,14 @@ impl Xds {
                     self.heard(&mut stream, &request);
                 }
                 changed = watch.changed() => if changed.is_err() { break },
+            }
+            // A stream may stand for weeks: who is no longer named is given nothing more.
+            if let Err(denied) = pass.still() {
+                if let Some(node) = &stream.node {
+                    (self.noted)(node, Event::Denied(denied.why()));
+                    self.answers.connected(node, false, now_ns());
+                }
+                return Err(denied.status());
             }
             let response = self.due(&mut stream, &watch.borrow_and_update().clone());
             if let Some(response) = response

@@ -1,0 +1,48 @@
+//! Reports in.
+
+use super::super::core::node_of;
+use super::{Answer, App, Refused, bad, failed};
+use crate::control::now_ns;
+use crate::report_body;
+use axum::extract::{Extension, Request, State};
+use axum::http::StatusCode;
+use phoenix_serve::guard::Pass;
+
+/// A report; nobody who may not send has anything of it read.
+pub async fn report(
+    State(it): App,
+    Extension(pass): Extension<Pass>,
+    request: Request,
+) -> Answer<StatusCode> {
+    let caller = pass.caller;
+    let (head, body) = request.into_parts();
+    let body = match report_body::read(&head.headers, body).await {
+        Ok(body) => body,
+        Err((status, why)) => {
+            it.refuse(&caller.name, "refused", "report", &why);
+            return Err(Refused(status, why));
+        }
+    };
+    let taken = tokio::task::spawn_blocking(move || {
+        if !caller.nodes.is_empty() {
+            // Of what cannot be read the collector says why.
+            let of = phoenix_report::read(&body, now_ns()).map(|report| report.process).unwrap_or_default();
+            if !of.is_empty() && !caller.is_node(node_of(&of)) {
+                let why = format!("process: {of:?} is not of {:?}", caller.name);
+                it.refuse(&caller.name, "denied", "report", &why);
+                return Err(Refused(StatusCode::FORBIDDEN, why));
+            }
+        }
+        let refused = match it.intake.take(&body, now_ns()) {
+            Ok(_) => return Ok(StatusCode::ACCEPTED),
+            Err(refused) => refused,
+        };
+        // What a network does by itself, twice and too late, is no news.
+        if refused.reason.is_usual() {
+            return Ok(StatusCode::ACCEPTED);
+        }
+        it.refuse(&caller.name, "refused", "report", &refused.to_string());
+        Err(bad(refused.to_string()))
+    });
+    taken.await.map_err(failed)?
+}

@@ -1,0 +1,160 @@
+//! Bounds of the port, and files that change under a server that runs.
+
+use super::host::{Control, PATIENCE, audit, now_ns, stage};
+use crate::tools::{Streams, report, stream};
+use prost::Message as _;
+use sha2::{Digest as _, Sha256};
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+/// Waits until the other side ends a connection; how long that took.
+fn ends(mut stream: TcpStream) -> Duration {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let begin = Instant::now();
+    let mut byte = [0];
+    match stream.read(&mut byte) {
+        Ok(0) => {}
+        Ok(_) => return ends(stream),
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}"),
+    }
+    begin.elapsed()
+}
+
+#[test]
+fn connections_have_a_maximum_and_a_time() {
+    let (folder, _) = stage("observe");
+    let control = Control::start(folder.path(), &["--connections-max", "3"]);
+    let address = control.url.strip_prefix("http://").unwrap().to_owned();
+    let open = || TcpStream::connect(&address).unwrap();
+    // One says nothing, one half a word, one half a head.
+    let silent = open();
+    let (mut half_a_word, mut half_a_head) = (open(), open());
+    half_a_word.write_all(b"P").unwrap();
+    half_a_head.write_all(b"GET /healthz HTTP/1.1\r\nhost: ").unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(ends(open()) < Duration::from_secs(5), "there is no room for a fourth");
+    for slow in [silent, half_a_word, half_a_head] {
+        assert!(ends(slow) < Duration::from_secs(30), "it is let go");
+    }
+    let begin = Instant::now();
+    let metrics = loop {
+        let mut stream = open();
+        let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        let mut text = String::new();
+        let _ = stream.read_to_string(&mut text);
+        // The one that asks; those that were let go are counted a moment later.
+        if text.contains("phoenix_control_connections 1\n") {
+            break text;
+        }
+        assert!(begin.elapsed() < PATIENCE, "there is room again");
+    };
+    assert!(!metrics.contains("phoenix_control_connections_refused_total 0"), "{metrics}");
+}
+
+#[test]
+fn access_is_read_again_and_what_is_refused_leaves_the_one_before() {
+    let (folder, _) = stage("observe");
+    let path = folder.path().join("access.yaml");
+    let line = |role: &str, token: &str| {
+        let digest: String = Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("access:\n- {{ name: the {role}, role: {role}, token_sha256: {digest} }}\n")
+    };
+    fs::write(&path, line("viewer", "first")).unwrap();
+    let control = Control::start(folder.path(), &["--access", path.to_str().unwrap()]);
+    let status = |token: &str| {
+        control.call("GET", "/api/v1/status", &[("authorization", &format!("Bearer {token}"))], b"").0
+    };
+    let until = |what: &str, is_so: &dyn Fn() -> bool| {
+        let begin = Instant::now();
+        while !is_so() {
+            assert!(begin.elapsed() < PATIENCE, "{what}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    assert_eq!((status("first"), status("second")), (200, 401));
+    fs::write(&path, line("admin", "second")).unwrap();
+    until("the second", &|| status("second") == 200);
+    assert_eq!(status("first"), 401, "it is named no more");
+
+    for (broken, wanted) in [
+        ("access: []\n".to_owned(), "access: empty; allowed: a grant at least"),
+        (line("king", "third"), "king"),
+        (line("admin", "third").replace("token_sha256: ", "token_sha256: x"), "allowed: 64 hex digits"),
+    ] {
+        fs::write(&path, &broken).unwrap();
+        until("the refusal", &|| {
+            let said = control.call("GET", "/readyz", &[], b"");
+            status("second") == 200 && said.0 == 200 && said.1.contains(wanted)
+        });
+    }
+    fs::remove_file(&path).unwrap();
+    until("the refusal", &|| control.call("GET", "/readyz", &[], b"").1.contains("access: "));
+    assert_eq!((status("second"), status("third")), (200, 401), "nobody is locked out, nobody let in");
+    until("the audit log", &|| {
+        let (_, log) = audit(folder.path());
+        log.contains("\"action\":\"refused\",\"subject\":\"access\"")
+            && log.contains("\"action\":\"read\",\"subject\":\"access\"")
+    });
+}
+
+#[test]
+fn who_is_not_ready_says_why() {
+    let (folder, _) = stage("observe");
+    let control = Control::start(folder.path(), &[]);
+    let ready = || control.call("GET", "/readyz", &[], b"");
+    let begin = Instant::now();
+    while ready().0 != 200 {
+        assert!(ready().1.contains("turn: none yet") || ready().0 == 200, "{:?}", ready());
+        assert!(begin.elapsed() < PATIENCE);
+    }
+    assert_eq!(ready().1, "{\"ready\":true,\"notes\":[]}");
+    let policy = folder.path().join("policy.yaml");
+    let text = fs::read_to_string(&policy).unwrap();
+    fs::write(&policy, text.replace("active_series: 500", "active_series: 0")).unwrap();
+    let begin = Instant::now();
+    while !ready().1.contains("policy: ") {
+        assert!(begin.elapsed() < PATIENCE, "{:?}", ready());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(ready().0, 200, "the one before is in force");
+}
+
+/// A measurement, which claims nothing: `cargo test … --test control a_thousand -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement, of a minute or two"]
+fn a_thousand_embedders_report_beside_the_loop() {
+    let (folder, policy) = stage("auto");
+    let control = Control::start(folder.path(), &[]);
+    let metrics = (0..50).map(|n| {
+        let streams = (0..200).map(|n| {
+            let labels = ["route", "user", "pod", "zone"];
+            stream(&labels.map(|key| (key, format!("{key}{}", n % 50))))
+        });
+        ((format!("metric_{n}"), "counter".to_owned()), streams.collect())
+    });
+    let streams = Streams::from([("shop".to_owned(), metrics.collect())]);
+    let mut one = report("gateway-0@1", 0, 1, now_ns(), &policy, &streams);
+    let (mut took, mut bytes) = (Vec::new(), 0);
+    for round in 1..=3 {
+        for n in 0..1_000 {
+            (one.process, one.sequence, one.time_unix_nano) = (format!("gateway-{n}@1"), round, now_ns());
+            let body = one.encode_to_vec();
+            bytes = body.len();
+            let begin = Instant::now();
+            assert_eq!(control.report(&body).0, 202);
+            took.push(begin.elapsed());
+        }
+    }
+    took.sort();
+    let (_, metrics) = control.call("GET", "/metrics", &[], b"");
+    let turn = metrics.lines().find(|line| line.starts_with("phoenix_control_turn_seconds ")).unwrap();
+    let at = |part: f64| took[((took.len() - 1) as f64 * part) as usize];
+    println!(
+        "{bytes} bytes a report; taken in {:?} (median), {:?} (99 %), {:?} (longest); {turn}",
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    );
+}
