@@ -596,6 +596,57 @@ fn series_that_never_had_a_label_remain_without_it() {
     assert!((190.0..220.0).contains(&methods), "two hundred users, and four routes: {methods}");
 }
 
+/// A batch that brings known and new streams of a metric that has room, and beside it one that overflows and one with points of tomorrow.
+#[test]
+fn what_passes_without_another_look_is_measured_once_and_counted() {
+    let shares = r#"{"tenants":[{"active_series":1000}],"metrics":[{"metric":{"exact":"leaks"},"active_series":20}],"#;
+    let mut p = Process::new(&plan(&SMALL.replacen(r#"{"tenants":[{"active_series":100}],"#, shares, 1)), 2);
+    let (mut sent, mut last) = (0, T0 + 2);
+    for (step, users) in [0..30_u64, 15..60, 10..60, 55..64].into_iter().enumerate() {
+        let now = T0 + 2 + step as u64;
+        let points = |users: core::ops::Range<u64>, at| -> Vec<Point> {
+            users.map(|n| leak(n, T0 + 1, at, 1)).collect()
+        };
+        let mut body = Vec::new();
+        for pod in ["a", "b"] {
+            body.extend(counter("calm", pod, &points(users.clone(), now)));
+            body.extend(counter("leaks", pod, &points(users.clone(), now)));
+            body.extend(counter("early", pod, &points(0..1, now)));
+            body.extend(counter("early", pod, &points(1..3, now + 600)));
+        }
+        let count = 2 * (users.end - users.start);
+        sent += count;
+        last = now;
+        let passed = p.send(step % 2, "t", now, &body) as u64;
+        assert!((count + 6..count + 6 + 20).contains(&passed), "step {step}: {passed} of {count} calm ones");
+    }
+    let of_calm = |key: &str| key.starts_with("t/calm{");
+    assert_eq!(p.raw.keys().filter(|key| of_calm(key)).count(), 2 * 64);
+    let mut points = 0;
+    for worker in 0..2 {
+        let registry = p.engine.registry(worker).unwrap();
+        let (_, calm) = registry.measure.metrics().find(|(_, it)| *it.name == *b"calm").unwrap();
+        points += calm.points;
+        // The workers took turns: 30 and 50 users, 45 and 9. What was in the log when a worker began, it takes for seen.
+        let users = [60.0, 34.0][worker];
+        assert_eq!(calm.active.union().estimate(), 2.0 * users, "worker {worker}");
+        let label = |key: &[u8]| calm.labels.iter().find(|label| *label.key == *key).unwrap();
+        assert_eq!(label(b"user_id").values.union().estimate(), users);
+        assert_eq!(label(b"user_id").without.union().estimate(), 8.0, "four routes of two pods");
+        assert_eq!(label(b"pod").without.union().estimate(), users);
+        let heavy = label(b"user_id").heavy.as_ref().expect("many users");
+        assert_eq!(heavy.total() as f64, 2.0 * users - 15.0, "each stream once, from the sixteenth user on");
+        let early = registry.measure.metrics().find(|(_, it)| *it.name == *b"early");
+        let early = early.map_or(0.0, |(_, it)| it.active.union().estimate());
+        assert_eq!(early, [2.0, 0.0][worker], "what is of tomorrow is no stream of today");
+    }
+    assert_eq!(points, sent);
+    assert_eq!(p.engine.tally().ahead, 4 * 2 * 2, "what is of tomorrow is counted");
+    p.tick(last);
+    let view = p.engine.registry(0).unwrap().state().metrics.values().map(|it| it.has_levels());
+    assert_eq!(view.filter(|has| *has).count(), 1, "one of the three is contained");
+}
+
 /// Releases of any metric that were said in a run: times of the switch.
 fn releases(p: &mut Process, seen: &mut BTreeSet<(u64, u32)>) {
     let metrics = &p.engine.registry(0).unwrap().state().metrics;
