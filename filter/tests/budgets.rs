@@ -550,9 +550,13 @@ fn what_a_budget_folds_is_never_raw_before_a_switch_of_a_rule() {
             "step {step}: raw up to the switch, and then its end"
         );
         if step >= 10 {
-            // After the push new ones still come.
+            // After the push new ones still come: some were born before it, and were not heard of.
             let users = if step < 16 { 500 } else { 600 };
-            let start = |n| if n < 500 { T0 + 95 } else { T0 + 155 };
+            let start = |n| match n {
+                0..500 => T0 + 95,
+                500..550 => T0 + 142,
+                _ => T0 + 155,
+            };
             let leaked: Vec<Point> = (0..users)
                 .map(|n| leak(n, start(n), now, step as i64 - if n < 500 { 9 } else { 15 }))
                 .collect();
