@@ -550,9 +550,13 @@ fn what_a_budget_folds_is_never_raw_before_a_switch_of_a_rule() {
             "step {step}: raw up to the switch, and then its end"
         );
         if step >= 10 {
-            // After the push new ones still come.
+            // After the push new ones still come: some were born before it, and were not heard of.
             let users = if step < 16 { 500 } else { 600 };
-            let start = |n| if n < 500 { T0 + 95 } else { T0 + 155 };
+            let start = |n| match n {
+                0..500 => T0 + 95,
+                500..550 => T0 + 142,
+                _ => T0 + 155,
+            };
             let leaked: Vec<Point> = (0..users)
                 .map(|n| leak(n, start(n), now, step as i64 - if n < 500 { 9 } else { 15 }))
                 .collect();
@@ -599,7 +603,8 @@ fn series_that_never_had_a_label_remain_without_it() {
 /// A batch that brings known and new streams of a metric that has room, and beside it one that overflows and one with points of tomorrow.
 #[test]
 fn what_passes_without_another_look_is_measured_once_and_counted() {
-    let shares = r#"{"tenants":[{"active_series":1000}],"metrics":[{"metric":{"exact":"leaks"},"active_series":20}],"#;
+    let shares =
+        r#"{"tenants":[{"active_series":1000}],"metrics":[{"metric":{"exact":"leaks"},"active_series":20}],"#;
     let mut p = Process::new(&plan(&SMALL.replacen(r#"{"tenants":[{"active_series":100}],"#, shares, 1)), 2);
     let (mut sent, mut last) = (0, T0 + 2);
     for (step, users) in [0..30_u64, 15..60, 10..60, 55..64].into_iter().enumerate() {

@@ -53,7 +53,7 @@ async fn verdict_holds(stage: &Stage, truth: &Truth, document: &Value) {
     let plan = plan(document);
     let begin = Instant::now();
     loop {
-        let verdict = judge(truth, &stage.sink.books(), &plan);
+        let verdict = judge(truth, &stage.sink.books(), &plan, &[]);
         if verdict.holds() {
             break;
         }
@@ -64,7 +64,7 @@ async fn verdict_holds(stage: &Stage, truth: &Truth, document: &Value) {
     // A window and its delay are two seconds each.
     sleep(Duration::from_secs(2)).await;
     stage.nothing_on_its_way().await;
-    let verdict = judge(truth, &stage.sink.books(), &plan);
+    let verdict = judge(truth, &stage.sink.books(), &plan, &[]);
     assert!(verdict.holds(), "no longer: {}", verdict.all_failures().join("\n"));
 }
 

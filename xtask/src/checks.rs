@@ -16,7 +16,7 @@ use std::time::Instant;
 /// Seconds of a fuzz target in a check: it replays the corpus and looks a little further; long runs are `cargo xtask fuzz`.
 const FUZZ_SECONDS: u64 = 20;
 /// Seconds of the demo in a check: it should conserve totals in a short run too, and CI should stay quick; with less, no label leaks.
-const DEMO_SECONDS: &str = "40";
+const DEMO_SECONDS: &str = "60";
 /// The crates that exist for wasm32 only.
 const WASM_CRATES: [&str; 3] = ["phoenix-envoy", "phoenix-component", "phoenix-values"];
 

@@ -132,6 +132,7 @@ fn options(binary: &Path) -> Result<Options, Failed> {
     let promoted = promoted.as_array().into_iter().flatten().filter_map(Value::as_str);
     Ok(Options {
         binary: binary.to_path_buf(),
+        lookback: None,
         out_of_order_window: Duration::from_secs(30 * 60),
         promote_resource_attributes: promoted.map(str::to_owned).collect(),
         has_remote_write: false,

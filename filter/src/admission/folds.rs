@@ -92,7 +92,14 @@ impl Folds {
         let switch = released.map(|at| {
             let before = self.make(plan, budgets, over, since);
             let settled_at = at.plus(plan.plan.stream_expiry.as_nanos());
-            Rc::new(Switched { at, settled_at, before: Some(before), after: None, alone: false })
+            Rc::new(Switched {
+                at,
+                settled_at,
+                before: Some(before),
+                after: None,
+                at_once: None,
+                alone: false,
+            })
         });
         let level = Rc::new(Level { labels: labels.into(), fold, switch });
         if self.made.len() >= FOLDS_MAX {

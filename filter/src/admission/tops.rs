@@ -79,7 +79,8 @@ impl Registry {
         let mut fold = route::fold(&plan.hasher, &plan.plan, declared, number);
         fold.begin(since);
         let settled_at = at.plus(plan.plan.stream_expiry.as_nanos());
-        let made = Rc::new(Switched { at, settled_at, before: Some(fold), after: None, alone: true });
+        let made =
+            Rc::new(Switched { at, settled_at, before: Some(fold), after: None, at_once: None, alone: true });
         if self.tops.made.len() >= FOLDS_MAX {
             self.tops.made.clear();
         }

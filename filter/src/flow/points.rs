@@ -159,7 +159,7 @@ impl Walk<'_> {
                 && walk.is_contained(&seen)?
             {
                 // A budget folds it already: it has no raw series that could go on until the switch.
-                return walk.by(&seen, within, Way::Fold(to));
+                return walk.by(&seen, within, Way::Fold(switch.at_once.as_ref().unwrap_or(to)));
             }
             walk.by(&seen, within, way)
         })

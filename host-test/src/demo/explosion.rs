@@ -1,14 +1,14 @@
-//! The explosion: a label leaks into a counter that no rule names, and budgets contain it.
+//! The explosion: a label leaks into a counter that no rule names, budgets contain it, and then a rule folds it.
 //!
-//! In: what the leaking service knows it was acknowledged, what the sink received, the plan, what Envoy's stats said on the way. Out: an
-//! [`Explosion`]: when the module reacted, what it folded, what came back, and what is wrong. What is asked, of this metric alone:
+//! In: what the leaking service knows it was acknowledged, what the sink received, the budget, what Envoy's stats said on the way, and from when until when the control host says that a
+//! rule holds ([`Ruled`]). Out: an [`Explosion`]: when the module reacted, what it folded, what came back, and what is wrong. What is asked, of this metric alone:
 //!
-//! * never more series than the share and one percent, over the whole run;
+//! * never more series than the budget and one percent, over the whole run;
 //! * no stream with the label is raw from the first export that was contained until the switch back;
-//! * streams without it are raw, every point, byte for byte;
+//! * streams without it are raw, every point, byte for byte, before the rule and after it; while it holds, none of them is;
 //! * by every group of the other labels, what was counted is what arrived raw and what arrived folded;
-//! * the streams that keep the label are raw again before the end, all from one point in event time on, and what they had counted until then is not
-//!   counted again: as `increase` does, a raw series that had been folded counts from its first sample.
+//! * the streams that keep the label are raw again before the end, where there was time for it, all from one point in event time on, the one that was said;
+//!   and what they had counted until then is not counted again: as `increase` does, a raw series that had been folded counts from its first sample.
 
 /// When the scene plays.
 pub mod script;
@@ -30,10 +30,37 @@ use watch::Watch;
 /// So many findings of a sort are spelt out; the rest is counted.
 const SHOWN: usize = 3;
 
+/// What the control host says that it did about the metric. Nothing: budgets alone contain and restore it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ruled {
+    /// When the run began, Unix nanoseconds.
+    pub begin_ns: u64,
+    /// From when on a rule folds all of it, by event time.
+    pub from_ns: Option<u64>,
+    /// Until when it does.
+    pub until_ns: Option<u64>,
+    /// There was no time to restore it.
+    pub is_short: bool,
+    /// Gateways through which it folds.
+    pub gateways: usize,
+}
+
+impl Ruled {
+    /// Whether the rule holds at a time.
+    fn holds(&self, time_ns: u64) -> bool {
+        self.from_ns.is_some_and(|from_ns| from_ns <= time_ns)
+            && self.until_ns.is_none_or(|until_ns| time_ns < until_ns)
+    }
+}
+
 /// The judgement of the scene.
 #[derive(Clone, Debug, Default)]
 pub struct Explosion {
-    /// Series that the metric may have.
+    /// What the control host did about it.
+    pub ruled: Ruled,
+    /// Gateways whose series were folded when the rule held.
+    pub writers: BTreeSet<String>,
+    /// Series that the metric may have, of all gateways together.
     pub share: u32,
     /// Streams without the label, with it, and those of the latter that keep it.
     pub innocents: usize,
@@ -89,7 +116,7 @@ struct Raw<'a> {
 }
 
 /// Judges the scene.
-pub fn judge(truth: &LeakTruth, books: &Books, plan: &Plan, watch: &Watch) -> Explosion {
+pub fn judge(truth: &LeakTruth, books: &Books, plan: &Plan, watch: &Watch, ruled: Ruled) -> Explosion {
     let empty = MetricBook::default();
     let received = books.metric(METRIC).unwrap_or(&empty);
     let raw = sorted(truth, received);
@@ -97,6 +124,7 @@ pub fn judge(truth: &LeakTruth, books: &Books, plan: &Plan, watch: &Watch) -> Ex
     let share = plan.budgets.as_ref().and_then(|it| it.metric(tenant.as_bytes(), METRIC.as_bytes()));
     let series_of = |books: &Books| books.metric(METRIC).map_or(0, |book| book.raw.series.len());
     let mut out = Explosion {
+        ruled,
         share: share.unwrap_or(u32::MAX),
         innocents: series_of(&truth.innocents),
         staff: series_of(&truth.staff),
@@ -117,7 +145,7 @@ pub fn judge(truth: &LeakTruth, books: &Books, plan: &Plan, watch: &Watch) -> Ex
     reaction(truth, &raw, watch, &mut out);
     folded(truth, received, plan, &mut out);
     untouched(truth, received, &raw, &mut out);
-    totals(truth, received, &raw, books.config.run_start_ns, &mut out);
+    totals(truth, received, books.config.run_start_ns, &mut out);
     anomalies(received, books.config.run_start_ns, &mut out);
     stats(truth, watch, &mut out);
     out
@@ -163,26 +191,34 @@ fn share_kept(out: &mut Explosion) {
     }
 }
 
+/// Times at which a series arrived with a value.
+fn times(series: &Series) -> BTreeSet<u64> {
+    let valued = series.samples.iter().filter(|sample| sample.value != Value::None);
+    valued.map(|sample| sample.time_ns).collect()
+}
+
 /// When did raw points of those come back that keep the label? One point in event time for all, and the answer is the first of their raw points.
 fn restored(truth: &LeakTruth, raw: &Raw<'_>, out: &mut Explosion) {
-    let times = |series: &Series| -> Vec<u64> { series.samples.iter().map(|s| s.time_ns).collect() };
     let (mut first_raw, mut last_folded) = (u64::MAX, 0);
     let mut missing = Vec::new();
     for (id, sent) in truth.staff.metric(METRIC).into_iter().flat_map(|book| &book.raw.series) {
-        let arrived = raw.staff.get(id.as_str()).map_or_else(Vec::new, |series| times(series));
+        let arrived = raw.staff.get(id.as_str()).map_or_else(BTreeSet::new, |series| times(series));
         let sent = times(sent);
-        let folded: Vec<u64> = sent.iter().copied().filter(|time| !arrived.contains(time)).collect();
+        let folded: Vec<u64> = sent.difference(&arrived).copied().collect();
         last_folded = last_folded.max(folded.last().copied().unwrap_or(0));
-        if folded.is_empty() {
-            out.kept_raw += 1;
-        } else if sent.last().is_some_and(|last| arrived.contains(last)) {
-            out.restored += 1;
-            first_raw = first_raw.min(arrived.first().copied().unwrap_or(u64::MAX));
-        } else {
-            missing.push(id);
+        let back = folded.first().and_then(|first| arrived.range(first..).next());
+        match back {
+            _ if folded.is_empty() => out.kept_raw += 1,
+            Some(back) if sent.last().is_some_and(|last| arrived.contains(last)) => {
+                out.restored += 1;
+                first_raw = first_raw.min(*back);
+            }
+            _ => missing.push(id),
         }
     }
-    if let Some(id) = missing.first() {
+    if let Some(id) = missing.first()
+        && !(out.ruled.is_short && out.restored == 0)
+    {
         out.failures.push(format!("{} of {} streams not restored, such as {id}", missing.len(), out.staff));
     }
     if out.restored == 0 {
@@ -193,14 +229,19 @@ fn restored(truth: &LeakTruth, raw: &Raw<'_>, out: &mut Explosion) {
             "not one switch: a point of {last_folded} is folded, one of {first_raw} is raw (Unix ns)"
         ));
     }
+    let said_ns = out.ruled.until_ns.filter(|_| out.ruled.from_ns.is_some());
+    if said_ns.is_some_and(|said_ns| first_raw < said_ns || last_folded >= said_ns)
+        || (out.ruled.from_ns.is_some() && said_ns.is_none())
+    {
+        out.failures.push(format!("restored at {first_raw}, the control host says {said_ns:?} (Unix ns)"));
+    }
     let since = |end_ns| Duration::from_nanos(first_raw.saturating_sub(end_ns));
     out.restored_after = truth.ended_ns().map(since);
 }
 
 /// How far did the leak come before it was contained?
 fn reaction(truth: &LeakTruth, raw: &Raw<'_>, watch: &Watch, out: &mut Explosion) {
-    let times: BTreeSet<u64> =
-        raw.users.values().flat_map(|series| series.samples.iter().map(|sample| sample.time_ns)).collect();
+    let times: BTreeSet<u64> = raw.users.values().flat_map(|series| times(series)).collect();
     let mut leaked: Vec<u64> = truth.leaked.iter().map(|leaked| leaked.time_ns).collect();
     leaked.sort_unstable();
     out.raw_exports = leaked.iter().filter(|time| times.contains(time)).count();
@@ -232,6 +273,18 @@ fn folded(truth: &LeakTruth, received: &MetricBook, plan: &Plan, out: &mut Explo
             wrong.push(id);
         }
         out.marks.insert(mark);
+        let is_ruled = series.samples.iter().any(|sample| out.ruled.holds(sample.time_ns));
+        if let Some(writer) = series.point.get(&plan.writer_label).filter(|_| is_ruled) {
+            out.writers.insert(writer.trim_matches('"').to_owned());
+        }
+    }
+    if out.ruled.from_ns.is_some() && out.writers.len() != out.ruled.gateways {
+        out.failures.push(format!(
+            "the rule folds in {} gateways, not in {}: {:?}",
+            out.writers.len(),
+            out.ruled.gateways,
+            out.writers
+        ));
     }
     if let Some(id) = wrong.first() {
         out.failures.push(format!(
@@ -241,15 +294,18 @@ fn folded(truth: &LeakTruth, received: &MetricBook, plan: &Plan, out: &mut Explo
     }
 }
 
-/// The innocents, and what is raw of the staff, arrived as they were sent.
+/// The innocents, and what is raw of the staff, arrived as they were sent; while a rule holds, nothing of them did but the ends of their series.
 fn untouched(truth: &LeakTruth, received: &MetricBook, raw: &Raw<'_>, out: &mut Explosion) {
     let sent = truth.innocents.metric(METRIC);
     let mut wrong = Vec::new();
     for (id, sent) in sent.into_iter().flat_map(|book| &book.raw.series) {
-        let arrived = raw.innocents.get(id.as_str());
-        if arrived.is_none_or(|arrived| !same(&arrived.samples, &sent.samples)) {
-            let points = arrived.map_or(0, |arrived| arrived.samples.len());
-            wrong.push(format!("{points} of {} points of {id}", sent.samples.len()));
+        let wanted: Vec<Sample> =
+            sent.samples.iter().copied().filter(|sample| !out.ruled.holds(sample.time_ns)).collect();
+        let arrived: Vec<Sample> = raw.innocents.get(id.as_str()).map_or_else(Vec::new, |series| {
+            series.samples.iter().copied().filter(|sample| sample.value != Value::None).collect()
+        });
+        if !same(&arrived, &wanted) {
+            wrong.push(format!("{} of {} points of {id}", arrived.len(), wanted.len()));
         }
     }
     if let Some(example) = wrong.first() {
@@ -258,20 +314,25 @@ fn untouched(truth: &LeakTruth, received: &MetricBook, raw: &Raw<'_>, out: &mut 
     if let Some(id) = raw.strangers.first() {
         out.failures.push(format!("{} raw series that nobody sent, such as {id}", raw.strangers.len()));
     }
-    let mut expected = sent.map(|book| book.raw.print).unwrap_or_default();
-    let samples = raw.staff.values().flat_map(|series| &series.samples);
-    let times: BTreeSet<u64> = samples.map(|sample| sample.time_ns).collect();
+    let ends =
+        received.raw.series.iter().flat_map(|(id, series)| series.samples.iter().map(move |it| (id, it)));
+    let early: Vec<_> =
+        ends.filter(|(_, it)| it.value == Value::None && !out.ruled.holds(it.time_ns)).collect();
+    if let Some((id, _)) = early.first() {
+        out.failures.push(format!("{} raw series end though no rule holds, such as {id}", early.len()));
+    }
+    let mut expected = Multiset::default();
+    let untouched = truth.innocent_prints.iter().filter(|((_, at), _)| !out.ruled.holds(*at));
+    let times: BTreeSet<u64> = raw.staff.values().flat_map(|series| times(series)).collect();
     // Of an export, all of them or none: with a part of them the prints differ.
     let restored = truth.staff_prints.iter().filter(|((_, at), _)| times.contains(at));
-    for (_, Multiset { sum, points }) in restored {
-        expected.sum = expected.sum.wrapping_add(*sum);
-        expected.points += points;
-    }
+    untouched.chain(restored).for_each(|(_, print)| expected.join(*print));
+    let arrived = received.raw.print.without(received.raw.ends);
     // With users among them there is no telling, and that has failed already.
-    if raw.users.is_empty() && expected != received.raw.print {
+    if raw.users.is_empty() && expected != arrived {
         out.failures.push(format!(
             "raw points are not those that were sent, byte for byte: {} for {}",
-            received.raw.print.points, expected.points
+            arrived.points, expected.points
         ));
     }
 }
@@ -287,19 +348,13 @@ fn same(a: &[Sample], b: &[Sample]) -> bool {
 }
 
 /// By group: what was counted, and what arrived.
-fn totals(truth: &LeakTruth, received: &MetricBook, raw: &Raw<'_>, run_start_ns: u64, out: &mut Explosion) {
+fn totals(truth: &LeakTruth, received: &MetricBook, run_start_ns: u64, out: &mut Explosion) {
     let mut arrived: BTreeMap<Group, (i128, i128)> = BTreeMap::new();
+    let known = [&truth.innocents, &truth.staff].map(|books| books.metric(METRIC));
     for (id, series) in &received.raw.series {
-        let mut total = series.read(run_start_ns).total.ints;
-        // What it had counted before its first raw point is in the fold.
-        if let Some(sent) = raw.staff.get(id.as_str()).and(truth.staff.metric(METRIC))
-            && let Some(sent) = sent.raw.series.get(id)
-            && let Some(first) = series.samples.first()
-            && sent.samples.first().is_some_and(|sent| sent.time_ns < first.time_ns)
-            && let Value::Int(value) = first.value
-        {
-            total -= i128::from(value);
-        }
+        let sent = known.iter().flatten().find_map(|book| book.raw.series.get(id));
+        let total =
+            series.read(run_start_ns).total.ints - sent.map_or(0, |sent| folded_between(sent, series));
         arrived.entry(group(&series.resource, &series.point)).or_default().0 += total;
     }
     for series in received.folded.series.values() {
@@ -329,6 +384,26 @@ fn totals(truth: &LeakTruth, received: &MetricBook, raw: &Raw<'_>, run_start_ns:
     if let Some(example) = wrong.first() {
         out.failures.push(format!("{} groups do not add up, such as {example}", wrong.len()));
     }
+}
+
+/// What a raw series counts that was folded: at its first sample after some that did not arrive, all since the last one that did.
+fn folded_between(sent: &Series, arrived: &Series) -> i128 {
+    let arrived = times(arrived);
+    let value = |sample: &Sample| if let Value::Int(value) = sample.value { i128::from(value) } else { 0 };
+    let mut samples = sent.samples.clone();
+    samples.sort_by_key(|sample| sample.time_ns);
+    let (mut last_raw, mut is_gap, mut folded) = (0, false, 0);
+    for sample in &samples {
+        if !arrived.contains(&sample.time_ns) {
+            is_gap = true;
+            continue;
+        }
+        if std::mem::take(&mut is_gap) {
+            folded += value(sample) - last_raw;
+        }
+        last_raw = value(sample);
+    }
+    folded
 }
 
 fn anomalies(received: &MetricBook, run_start_ns: u64, out: &mut Explosion) {

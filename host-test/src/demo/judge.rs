@@ -1,21 +1,23 @@
 //! Truth against books: one row per metric.
 //!
-//! In: what the shop knows it was acknowledged, what the sink received, the plan. Out: a [`Verdict`]: rows with the failures of each metric, and what
-//! is wrong beside any metric. What is asked: the total out is the total in; a folded metric has exactly the series that the plan
-//! predicts, by set and not only by number; a passing one has exactly the points that were sent, byte for byte; no anomaly. Of histograms and summaries the total
+//! In: what the shop knows it was acknowledged, what the sink received, the plan, the gateways. Out: a [`Verdict`]: rows with the failures of each metric, and what
+//! is wrong beside any metric. What is asked: the total out is the total in, over all gateways; a folded metric has exactly the series that the plan
+//! predicts for the pods of each gateway, by set and not only by number; a passing one has exactly the points that were sent, byte for byte; no anomaly. Of histograms and summaries the total
 //! is number, sum and every bucket of the observations; of gauges every folded value is computed from the raw ones ([`values`]).
 //! Limit: rules are looked up by metric name alone, so plans with matchers on labels are not judged here.
 
 /// Gauges and up-down counters.
 pub mod values;
 
+use super::decisions::Story;
 use super::explosion::Explosion;
 use crate::shop::catalogue::METRICS;
+use crate::shop::pod::POD_LABEL;
 use crate::shop::{Truth, leak};
 use crate::sink::books::{Books, Finding, MetricBook, Side};
 use crate::sink::exact::{DOUBLE_TOLERANCE, Total};
 use crate::sink::identity::{Labels, canonical};
-use crate::sink::series::Kind;
+use crate::sink::series::{Kind, Series};
 use phoenix_plan::{DurationMs, Fold, Pipeline, Plan};
 use std::collections::BTreeSet;
 use values::{Declared, Function};
@@ -81,6 +83,8 @@ pub struct Verdict {
     pub rows: Vec<Row>,
     /// The scene in which a label leaks, where it was played.
     pub explosion: Option<Explosion>,
+    /// What the control host decided, where there was one.
+    pub story: Option<Story>,
     /// What is wrong beside any metric of the shop.
     pub failures: Vec<String>,
 }
@@ -99,16 +103,19 @@ impl Verdict {
             .flat_map(|row| row.failures.iter().map(|text| format!("{}: {text}", row.metric)));
         let of_scene = self.explosion.iter().flat_map(|it| &it.failures);
         let of_scene = of_scene.map(|text| format!("{}: {text}", leak::METRIC));
-        of_rows.chain(of_scene).chain(self.failures.iter().cloned()).collect()
+        let of_story = self.story.iter().flat_map(|it| &it.failures);
+        let of_story = of_story.map(|text| format!("decisions: {text}"));
+        of_rows.chain(of_scene).chain(of_story).chain(self.failures.iter().cloned()).collect()
     }
 }
 
 /// Judges a run.
-pub fn judge(truth: &Truth, books: &Books, plan: &Plan) -> Verdict {
+pub fn judge(truth: &Truth, books: &Books, plan: &Plan, nodes: &[&str]) -> Verdict {
+    let homes = Homes { truth, plan, nodes };
     let findings = books.findings();
     let mut verdict = Verdict::default();
     for spec in METRICS {
-        verdict.rows.push(judge_metric(spec.name, truth, books, plan, &findings));
+        verdict.rows.push(judge_metric(spec.name, books, homes, &findings));
     }
     let beside = [WARM_UP_METRIC, leak::METRIC];
     let known = |name: &str| beside.contains(&name) || METRICS.iter().any(|spec| spec.name == name);
@@ -130,7 +137,31 @@ pub fn judge(truth: &Truth, books: &Books, plan: &Plan) -> Verdict {
     verdict
 }
 
-fn judge_metric(name: &str, truth: &Truth, books: &Books, plan: &Plan, findings: &[Finding]) -> Row {
+/// Whose series is it? Each gateway folds the streams of its own pods, and its folded series bear its name.
+#[derive(Clone, Copy)]
+struct Homes<'a> {
+    truth: &'a Truth,
+    plan: &'a Plan,
+    /// `node.id` of each gateway; none: there is one, and it has no name.
+    nodes: &'a [&'a str],
+}
+
+impl Homes<'_> {
+    /// The gateway of a stream that was sent.
+    fn of_sent(&self, resource: &Labels) -> &str {
+        let home = resource.get(POD_LABEL).and_then(|pod| self.truth.homes.get(pod));
+        home.and_then(|home| self.nodes.get(*home)).copied().unwrap_or_default()
+    }
+
+    /// The gateway that wrote a folded series: a writer is a node, `@`, and when its process began.
+    fn of_folded<'l>(&self, point: &'l Labels) -> &'l str {
+        let writer = point.get(&self.plan.writer_label).map_or("", String::as_str).trim_matches('"');
+        if self.nodes.is_empty() { "" } else { writer.split('@').next().unwrap_or_default() }
+    }
+}
+
+fn judge_metric(name: &str, books: &Books, homes: Homes<'_>, findings: &[Finding]) -> Row {
+    let Homes { truth, plan, .. } = homes;
     let empty = MetricBook::default();
     let sent = truth.books.metric(name).unwrap_or(&empty);
     let received = books.metric(name).unwrap_or(&empty);
@@ -138,12 +169,12 @@ fn judge_metric(name: &str, truth: &Truth, books: &Books, plan: &Plan, findings:
     let fold = rule.filter(|rule| rule.pipeline == Pipeline::Optimized).and_then(|rule| rule.fold.as_ref());
     let fold = fold.filter(|fold| sent.kinds.iter().all(|kind| is_folded(*kind, fold)));
     let mut failures = Vec::new();
-    let expected = expected_series(&sent.raw, fold, plan);
+    let expected = expected_series(&sent.raw, fold, homes);
     match fold {
-        Some(_) => failures.extend(fold_failures(received, &expected, plan)),
+        Some(_) => failures.extend(fold_failures(received, &expected, homes)),
         None => failures.extend(pass_failures(sent, received)),
     }
-    let totals = totals(name, truth, received, (fold, plan), &mut failures);
+    let totals = totals(name, received, fold, homes, &mut failures);
     if let Some(fold) = fold {
         failures.extend(exemplar_failures(&sent.raw, &received.folded, fold, plan));
     }
@@ -156,7 +187,7 @@ fn judge_metric(name: &str, truth: &Truth, books: &Books, plan: &Plan, findings:
         metric: name.to_owned(),
         pipeline: if fold.is_some() { "optimized" } else { "full_fidelity" },
         streams_in: sent.raw.series.len(),
-        series_out: stored(&received.raw, plan).len() + stored(&received.folded, plan).len(),
+        series_out: stored(&received.raw, plan).len() + written(&received.folded, homes).len(),
         series_expected: expected.len(),
         points: (sent.points(), received.points()),
         bytes: (sent.bytes, received.bytes),
@@ -198,11 +229,12 @@ fn declared(kind: Kind, fold: &Fold, plan: &Plan) -> Option<Declared> {
 /// What is conserved of a metric, and what is wrong with it.
 fn totals(
     name: &str,
-    truth: &Truth,
     received: &MetricBook,
-    (fold, plan): (Option<&Fold>, &Plan),
+    fold: Option<&Fold>,
+    homes: Homes<'_>,
     failures: &mut Vec<String>,
 ) -> Totals {
+    let Homes { truth, plan, .. } = homes;
     let run_start_ns = truth.books.config.run_start_ns;
     let Some((sent, drawn)) = truth.books.metric(name).zip(truth.total(name)) else { return Totals::None };
     let all = |is: fn(Kind) -> bool| sent.kinds.iter().all(|kind| is(*kind));
@@ -222,10 +254,12 @@ fn totals(
         return Totals::None;
     };
     let series_of = |resource: &Labels, point: &Labels| {
-        projected(resource, point, |key, is_resource| expects(Some(fold), plan, key, is_resource))
+        let key = projected(resource, point, |key, is_resource| expects(Some(fold), plan, key, is_resource));
+        format!("{} {key}", homes.of_sent(resource))
     };
     let stored = |resource: &Labels, point: &Labels| {
-        projected(resource, point, |key, is_resource| stores(plan, key, is_resource))
+        let key = projected(resource, point, |key, is_resource| stores(plan, key, is_resource));
+        format!("{} {key}", homes.of_folded(point))
     };
     let compared = values::compare((&sent.raw, &received.folded), declared, series_of, stored);
     let wrong = compared.failures.len();
@@ -283,13 +317,13 @@ fn total_failure(total_in: Total, total_out: Total) -> Option<String> {
     })
 }
 
-fn fold_failures(received: &MetricBook, expected: &BTreeSet<String>, plan: &Plan) -> Vec<String> {
+fn fold_failures(received: &MetricBook, expected: &BTreeSet<String>, homes: Homes<'_>) -> Vec<String> {
     let mut out = Vec::new();
     if received.raw.points > 0 {
         let (points, series) = (received.raw.points, received.raw.series.len());
         out.push(format!("not folded: {points} points of {series} streams passed raw"));
     }
-    let found = stored(&received.folded, plan);
+    let found = written(&received.folded, homes);
     let missing: Vec<&String> = expected.difference(&found).collect();
     let surplus: Vec<&String> = found.difference(expected).collect();
     for (what, series) in [("missing", missing), ("not in the plan", surplus)] {
@@ -317,9 +351,27 @@ fn pass_failures(sent: &MetricBook, received: &MetricBook) -> Vec<String> {
     out
 }
 
-/// What the plan makes of the streams that were sent.
-fn expected_series(sent: &Side, fold: Option<&Fold>, plan: &Plan) -> BTreeSet<String> {
-    project(sent, |key, is_resource| expects(fold, plan, key, is_resource))
+/// What the plan makes of the streams that were sent: folded series by gateway.
+fn expected_series(sent: &Side, fold: Option<&Fold>, homes: Homes<'_>) -> BTreeSet<String> {
+    let keeps = |key: &str, is_resource| expects(fold, homes.plan, key, is_resource);
+    if fold.is_none() {
+        return project(sent, keeps);
+    }
+    let of = |series: &Series| {
+        let key = projected(&series.resource, &series.point, keeps);
+        format!("{} {key}", homes.of_sent(&series.resource))
+    };
+    sent.series.values().map(of).collect()
+}
+
+/// What the backend stores of folded series, by gateway.
+fn written(side: &Side, homes: Homes<'_>) -> BTreeSet<String> {
+    let of = |series: &Series| {
+        let keeps = |key: &str, is_resource| stores(homes.plan, key, is_resource);
+        let key = projected(&series.resource, &series.point, keeps);
+        format!("{} {key}", homes.of_folded(&series.point))
+    };
+    side.series.values().map(of).collect()
 }
 
 /// Whether a fold leaves a label that the backend stores.

@@ -1,15 +1,23 @@
-//! The demo: a web shop, a real Envoy with the module, an exact sink, and a verdict.
+//! The demo: a web shop, two real Envoys with the module, a control host, an exact sink, and a verdict.
 //!
 //! In: [`Options`]. Out: a table, `summary.json` and an exit status that is 0 only if every total is conserved and the folded metrics
-//! shrank as the plan says, and the leak of a label was contained and forgotten. The order: sink, Envoy, warm-up, traffic with the leak in it, the time a
-//! window needs to close, verdict.
+//! shrank as the policy says, the leak of a label was contained, decided on and forgotten, and nothing was enforced before the policy said so. The order: sink, control host, Envoys,
+//! warm-up, traffic that is observed for a third and has the leak in it, the time a window needs to close, verdict.
 
-/// A label leaks into a counter, and budgets contain it.
+/// The control host itself, as a process.
+pub mod control;
+/// What it decided, and who did it.
+pub mod decisions;
+/// A label leaks into a counter, budgets contain it, and a rule folds it.
 pub mod explosion;
+/// Two Envoys.
+pub mod gateways;
 /// Truth against books: one row per metric.
 pub mod judge;
 /// Numbers for people.
 pub mod numbers;
+/// What people want.
+pub mod policy;
 /// The live line.
 pub mod progress;
 /// The same dashboard on full and on folded data.
@@ -27,14 +35,14 @@ use clap::Parser;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// Sends the traffic of a synthetic web shop through a real Envoy with the module into an exact sink, and judges every total.
+/// Sends the traffic of a synthetic web shop through two real Envoys, driven by a control host, into an exact sink, and judges every total and decision.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "phoenix-demo", version)]
 pub struct Options {
     /// How long traffic flows, seconds.
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(10..=86_400))]
+    #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u64).range(10..=86_400))]
     pub seconds: u64,
-    /// Worker threads of Envoy.
+    /// Worker threads of each Envoy.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub workers: u32,
     /// Seed of the traffic.
@@ -46,10 +54,10 @@ pub struct Options {
     /// Requests on a connection before the client closes it; 0 is no limit.
     #[arg(long, default_value_t = 0)]
     pub requests_per_connection: u32,
-    /// New streams when `user_id` leaks into a counter; 0: it does not. A run without time to restore raw series has no leak either.
-    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(0..=10_000_000))]
+    /// New streams when `user_id` leaks into a counter; 0: it does not. A run without time to decide about it has no leak either.
+    #[arg(long, default_value_t = 120_000, value_parser = clap::value_parser!(u64).range(0..=10_000_000))]
     pub leak: u64,
-    /// Where the module posts its reports: `phoenix top` listens there, if anybody does.
+    /// Where a copy of the module's reports goes: `phoenix top` listens there, if anybody does.
     #[arg(long, default_value = "127.0.0.1:4320")]
     pub reports: SocketAddr,
     /// Where the numbers go.
@@ -58,7 +66,7 @@ pub struct Options {
     /// The module.
     #[arg(long, default_value = "target/phoenix/phoenix_envoy.wasm")]
     pub module: PathBuf,
-    /// The command line `phoenix`, for the proof and to watch with; left out: the one beside this program.
+    /// The command line `phoenix`, for the control host, the proof and to watch with; left out: the one beside this program.
     #[arg(long, default_value_os_t = beside("phoenix"))]
     pub phoenix: PathBuf,
 }

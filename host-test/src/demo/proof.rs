@@ -30,8 +30,8 @@ const OUT_OF_ORDER_WINDOW: Duration = Duration::from_secs(600);
 const SECOND_NS: u64 = 1_000_000_000;
 /// What is asked, from the root of the project.
 pub const QUERIES: [&str; 2] = ["deploy/grafana/shop.json", "deploy/prometheus/shop-rules.yml"];
-/// The plan, for the reasons; the configuration around it is understood too.
-const PLAN: &str = "envoy/plan/shop.json";
+/// How long a sample stands. Prometheus' five minutes are twenty intervals of 15 s; here an interval is a second. A folded gauge forgets a silent stream as soon.
+const LOOKBACK_INTERVALS: u32 = 20;
 
 /// A Prometheus and what is on its way to it.
 struct Road {
@@ -67,6 +67,7 @@ impl Road {
             promote_resource_attributes: plan.promoted_resource_attributes.clone().unwrap_or_default(),
             has_remote_write: false,
             features: FEATURES.map(str::to_owned).to_vec(),
+            lookback: Some(INTERVAL * LOOKBACK_INTERVALS),
         };
         let prometheus = Arc::new(Prometheus::start(options).await.with_context(|| name.to_owned())?);
         let (copies, arriving) = unbounded_channel();
@@ -118,11 +119,17 @@ impl Proof {
         self.folded.copies.clone()
     }
 
-    /// Asks, once nothing is copied any more. `begin_ns` and `end_ns` are the ends of the traffic, Unix nanoseconds.
+    /// Asks, once nothing is copied any more. `plan` is a file with the plan in force, for the reasons; `begin_ns` and `end_ns` are the ends of the traffic,
+    /// Unix nanoseconds.
     ///
     /// # Errors
     /// `phoenix` does not start.
-    pub async fn ask(self, options: &Options, begin_ns: u64, end_ns: u64) -> anyhow::Result<Answers> {
+    pub async fn ask(
+        self,
+        options: &Options,
+        plan: &Path,
+        (begin_ns, end_ns): (u64, u64),
+    ) -> anyhow::Result<Answers> {
         // The program runs in the root of the project, for the names of its files.
         let beside = |name: &str| std::path::absolute(options.json.with_file_name(name));
         let page = options.json.with_file_name("verify.html");
@@ -139,7 +146,7 @@ impl Proof {
         if let [full, folded] = asked.as_slice() {
             let report = beside("verify.json")?;
             let mut command = Command::new(&options.phoenix);
-            command.args(arguments(full, folded, &When::of(begin_ns, end_ns)));
+            command.args(arguments(full, folded, plan, &When::of(begin_ns, end_ns)));
             command.arg("--json").arg(&report).arg("--html").arg(beside("verify.html")?);
             let output = command.current_dir(project()).output().await.context("phoenix verify")?;
             answers.judge(&output, &report);
@@ -178,17 +185,17 @@ pub fn render(answers: Option<&Answers>) -> String {
     let Some(answers) = answers else {
         return "  the dashboard was not asked: no Prometheus 3 at hand; `cargo xtask prometheus` builds one with Go, and the next demo uses it\n".to_owned();
     };
-    let mut text = "  The shop's dashboard and rules, asked of a Prometheus with everything that was sent and of one with what left Envoy:\n\n".to_owned();
+    let mut text = "  The shop's dashboard and rules, asked of a Prometheus with everything that was sent and of one with what left both Envoys:\n\n".to_owned();
     text.extend(answers.text.lines().map(|line| format!("  {}\n", line.trim_end())));
     text + &format!("\n  page: {}\n", answers.page.display())
 }
 
 /// The command line after the program's name.
-fn arguments(full: &Prometheus, folded: &Prometheus, when: &When) -> Vec<String> {
+fn arguments(full: &Prometheus, folded: &Prometheus, plan: &Path, when: &When) -> Vec<String> {
     let pairs = [
         ("--full", format!("http://{}", full.address())),
         ("--folded", format!("http://{}", folded.address())),
-        ("--plan", PLAN.to_owned()),
+        ("--plan", plan.display().to_string()),
         ("--end", when.end_s.to_string()),
         ("--range", format!("{}s", when.range_s)),
         ("--step", format!("{}s", INTERVAL.as_secs())),

@@ -54,6 +54,7 @@ pub fn document(options: &Options, outcome: &Outcome) -> Value {
         },
         // `null`: there was no Prometheus 3 to ask.
         "answers": outcome.answers.as_ref().map(|answers| &answers.report),
+        "decisions": outcome.verdict.story.as_ref().map(super::decisions::text::document),
         // `null`: the run was too short for the leak, or it was not wanted.
         "explosion": outcome.verdict.explosion.as_ref().map(text::document),
         "metrics": rows.iter().map(row).collect::<Vec<_>>(),

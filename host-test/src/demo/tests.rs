@@ -146,7 +146,7 @@ fn check(verdict: &Verdict, metric: &str, part: &str) {
 #[test]
 fn a_right_fold_holds() {
     let (truth, _) = virtual_run(&small(), |_| 1);
-    let verdict = judge(&truth, &folded(&truth, &shop_plan(), 0), &shop_plan());
+    let verdict = judge(&truth, &folded(&truth, &shop_plan(), 0), &shop_plan(), &[]);
     assert_eq!(verdict.all_failures(), Vec::<String>::new());
     assert_eq!(verdict.rows.len(), METRICS.len());
     let requests = &verdict.rows[0];
@@ -156,7 +156,7 @@ fn a_right_fold_holds() {
 #[test]
 fn a_total_that_is_off_by_one_fails() {
     let (truth, _) = virtual_run(&small(), |_| 1);
-    check(&judge(&truth, &folded(&truth, &shop_plan(), 1), &shop_plan()), "cart_items", "off by 1");
+    check(&judge(&truth, &folded(&truth, &shop_plan(), 1), &shop_plan(), &[]), "cart_items", "off by 1");
 }
 
 /// The shop's plan with the rule of one metric only.
@@ -179,8 +179,8 @@ fn an_observation_or_a_value_too_many_fails() {
         ("http_active_requests", "not Some(Int("),
     ] {
         let plan = plan_of(metric);
-        assert!(judge(&truth, &folded(&truth, &plan, 0), &plan).holds(), "{metric}");
-        check(&judge(&truth, &folded(&truth, &plan, 1), &plan), metric, part);
+        assert!(judge(&truth, &folded(&truth, &plan, 0), &plan, &[]).holds(), "{metric}");
+        check(&judge(&truth, &folded(&truth, &plan, 1), &plan, &[]), metric, part);
     }
 }
 
@@ -192,7 +192,7 @@ fn a_bucket_an_exemplar_or_a_label_that_is_wrong_fails() {
         let mut books = folded(&truth, &plan, 0);
         let key = ("shop".to_owned(), "http_request_duration".to_owned());
         change(&mut books.metrics.get_mut(&key).unwrap().folded);
-        judge(&truth, &books, &plan)
+        judge(&truth, &books, &plan, &[])
     };
     let moved = wrong(|side| {
         let Some(series) = side.series.values_mut().next() else { panic!() };
@@ -210,27 +210,72 @@ fn a_bucket_an_exemplar_or_a_label_that_is_wrong_fails() {
     check(&wrong(|side| side.exemplars.clear()), "http_request_duration", "no exemplar arrived");
 }
 
+/// Folded series of the pods of each of two gateways, as these would write them.
+fn folded_by_two(truth: &Truth, plan: &Plan, writer_of: impl Fn(usize) -> String) -> Books {
+    let mut out = Books::new(truth.books.config.clone());
+    for gateway in 0..2 {
+        let mut part = truth.clone();
+        for book in part.books.metrics.values_mut() {
+            book.raw.series.retain(|_, series| truth.homes[&series.resource["k8s.pod.name"]] == gateway);
+        }
+        for (key, book) in folded(&part, plan, 0).metrics {
+            let whole = out.metrics.entry(key).or_default();
+            whole.kinds.extend(book.kinds);
+            for (identity, mut series) in book.folded.series {
+                series.point.insert(plan.writer_label.clone(), writer_of(gateway));
+                whole.folded.points += series.samples.len() as u64;
+                whole.folded.series.insert(format!("{gateway}{identity}"), series);
+            }
+        }
+    }
+    out
+}
+
+#[test]
+fn each_gateway_folds_its_own_pods() {
+    let (mut truth, _) = virtual_run(&small(), |_| 1);
+    let pods: Vec<String> = truth
+        .books
+        .metric("http_response_bytes")
+        .into_iter()
+        .flat_map(|book| book.raw.series.values().map(|series| series.resource["k8s.pod.name"].clone()))
+        .collect();
+    truth.homes = pods.into_iter().enumerate().map(|(n, pod)| (pod, n % 2)).collect();
+    assert!(truth.homes.len() > 1);
+    let plan = plan_of("http_response_bytes");
+    let row = |writer_of: fn(usize) -> String| {
+        let books = folded_by_two(&truth, &plan, writer_of);
+        let verdict = judge(&truth, &books, &plan, &["a", "b"]);
+        verdict.rows.into_iter().find(|row| row.metric == "http_response_bytes").unwrap()
+    };
+    let right = row(|gateway| format!("\"{}@17\"", ["a", "b"][gateway]));
+    assert_eq!(right.failures, Vec::<String>::new());
+    // Who writes all of it, or under another name, is not the gateway of those pods.
+    assert!(row(|_| "\"a@17\"".to_owned()).failures.concat().contains("missing"));
+    assert!(row(|_| "\"c@17\"".to_owned()).failures.concat().contains("not in the plan"));
+}
+
 #[test]
 fn what_passes_raw_is_not_folded() {
     let (truth, books) = virtual_run(&small(), |_| 1);
-    check(&judge(&truth, &books, &shop_plan()), "http_requests", "not folded");
+    check(&judge(&truth, &books, &shop_plan(), &[]), "http_requests", "not folded");
 }
 
 #[test]
 fn what_passes_must_be_the_same_bytes() {
     let (truth, mut books) = virtual_run(&small(), |_| 1);
-    assert!(judge(&truth, &books, &pass_plan()).holds());
+    assert!(judge(&truth, &books, &pass_plan(), &[]).holds());
     let key = ("shop".to_owned(), "process_memory".to_owned());
     books.metrics.get_mut(&key).unwrap().raw.print.sum ^= 1;
-    check(&judge(&truth, &books, &pass_plan()), "process_memory", "other bytes");
+    check(&judge(&truth, &books, &pass_plan(), &[]), "process_memory", "other bytes");
 }
 
 #[test]
 fn a_lost_and_a_repeated_body_fail() {
     let (truth, books) = virtual_run(&small(), |body| usize::from(body != 3));
-    check(&judge(&truth, &books, &pass_plan()), "process_memory", "received");
+    check(&judge(&truth, &books, &pass_plan(), &[]), "process_memory", "received");
     let (truth, books) = virtual_run(&small(), |body| if body == 3 { 2 } else { 1 });
-    check(&judge(&truth, &books, &pass_plan()), "http_requests", "Repeated");
+    check(&judge(&truth, &books, &pass_plan(), &[]), "http_requests", "Repeated");
 }
 
 #[test]
@@ -238,7 +283,7 @@ fn an_unknown_metric_fails() {
     let (truth, mut books) = virtual_run(&small(), |_| 1);
     let book = books.metric("rpc_latency").cloned().unwrap_or_default();
     books.metrics.insert(("shop".to_owned(), "surprise".to_owned()), book);
-    check(&judge(&truth, &books, &pass_plan()), "surprise", "nobody sent");
+    check(&judge(&truth, &books, &pass_plan(), &[]), "surprise", "nobody sent");
 }
 
 #[test]
@@ -266,14 +311,15 @@ fn when_the_dashboard_is_asked() {
 }
 
 #[test]
-fn reports_go_where_somebody_may_listen() {
+fn reports_go_to_the_control_host_and_where_somebody_may_listen() {
     let options = Options::parse_from(["phoenix-demo", "--phoenix", "/elsewhere/phoenix"]);
     let command = reports::command(&options);
     assert_eq!(command, "/elsewhere/phoenix top --listen 127.0.0.1:4320 --interval 1s");
-    let yaml = reports::with_cluster(&shipped("envoy/gateway.yaml").unwrap(), options.reports);
-    // The last cluster of the shipped file, then ours at the same depth.
-    let clusters: Vec<&str> = yaml.lines().filter_map(|line| line.strip_prefix("  - name: ")).collect();
-    assert_eq!(clusters.last(), Some(&"phoenix_reports"), "{clusters:?}");
-    assert!(clusters.contains(&reports::settings()["cluster"].as_str().unwrap()));
+    let yaml = reports::with_a_copy(&shipped("envoy/controlled.yaml").unwrap(), options.reports).unwrap();
+    // The clusters of the shipped file, then ours at the same depth.
+    let names: Vec<&str> = yaml.lines().filter_map(|line| line.strip_prefix("  - name: ")).collect();
+    assert_eq!(names[..2], ["reports", "otlp"], "{names:?}");
+    assert_eq!(names[names.len() - 3..], ["phoenix_reports", "phoenix_reports_copied", "phoenix_top"]);
+    assert!(names.contains(&reports::settings()["report"]["cluster"].as_str().unwrap()));
     assert!(yaml.contains("address: 127.0.0.1, port_value: 4320"));
 }

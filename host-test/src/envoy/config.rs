@@ -18,6 +18,13 @@ const UPSTREAM_GRPC: &str = "port_value: 14317 ";
 /// The watched file and its folder.
 const ECDS_FILE: &str = "path: envoy/ecds/phoenix.yaml";
 const ECDS_FOLDER: &str = "{ path: envoy/ecds }";
+/// What `envoy/controlled.yaml` documents besides.
+const CONTROL: &str = "port_value: 18443 ";
+const NODE: &str = "id: phoenix-gateway,";
+const CERTIFICATE: &str = "filename: certs/phoenix-gateway.pem";
+const KEY: &str = "filename: certs/phoenix-gateway.key";
+const AUTHORITY: &str = "filename: certs/ca.pem";
+const CERTIFICATES: &str = "{ path: certs }";
 /// Where the module lies.
 const MODULE: &str = "target/phoenix/phoenix_envoy.wasm";
 /// The last lines of `envoy/ecds/phoenix.yaml`: the configuration is an indented block after this one.
@@ -34,6 +41,17 @@ pub struct Addresses {
     pub admin: SocketAddr,
     /// The backend, for HTTP and gRPC alike.
     pub upstream: SocketAddr,
+}
+
+/// A gateway whose plans come from a control host.
+#[derive(Clone, Debug)]
+pub struct Controlled {
+    /// `node.id`, and the name of its certificate.
+    pub node: String,
+    /// The control host.
+    pub control: SocketAddr,
+    /// `ca.pem`, and certificate and key by the node's name.
+    pub certificates: PathBuf,
 }
 
 /// The root of the project.
@@ -55,6 +73,32 @@ pub fn gateway(addresses: Addresses, ecds: &Path) -> anyhow::Result<String> {
         (UPSTREAM_GRPC, port(addresses.upstream)),
         (ECDS_FILE, format!("path: {}", ecds.join("phoenix.yaml").display())),
         (ECDS_FOLDER, format!("{{ path: {} }}", ecds.display())),
+    ] {
+        text = replaced(&text, default, &value)?;
+    }
+    Ok(text)
+}
+
+/// `envoy/controlled.yaml` for these addresses, this module and this control host.
+///
+/// # Errors
+/// The file is not there, or a documented default is not in it.
+pub fn controlled(addresses: Addresses, module: &Path, of: &Controlled) -> anyhow::Result<String> {
+    let mut text = shipped("envoy/controlled.yaml")?;
+    let port = |address: SocketAddr| format!("port_value: {} ", address.port());
+    let (node, certificates) = (&of.node, of.certificates.display());
+    for (default, value) in [
+        (LISTENER, port(addresses.listener)),
+        (ADMIN, port(addresses.admin)),
+        (UPSTREAM_HTTP, port(addresses.upstream)),
+        (UPSTREAM_GRPC, port(addresses.upstream)),
+        (CONTROL, port(of.control)),
+        (NODE, format!("id: {node},")),
+        (CERTIFICATE, format!("filename: {certificates}/{node}.pem")),
+        (KEY, format!("filename: {certificates}/{node}.key")),
+        (AUTHORITY, format!("filename: {certificates}/ca.pem")),
+        (CERTIFICATES, format!("{{ path: {certificates} }}")),
+        (MODULE, module.display().to_string()),
     ] {
         text = replaced(&text, default, &value)?;
     }
@@ -101,7 +145,11 @@ pub fn shipped(path: &str) -> anyhow::Result<String> {
     fs::read_to_string(&full).with_context(|| format!("read {}", full.display()))
 }
 
-fn replaced(text: &str, default: &str, value: &str) -> anyhow::Result<String> {
+/// A text with something else in the place of a documented default.
+///
+/// # Errors
+/// The default is not in it.
+pub fn replaced(text: &str, default: &str, value: &str) -> anyhow::Result<String> {
     ensure!(
         text.contains(default),
         "the shipped configuration does not hold its documented default {default:?}"

@@ -95,9 +95,26 @@ impl Envoy {
         options: EnvoyOptions,
         edit: impl Fn(String) -> String,
     ) -> anyhow::Result<Self> {
+        let plugin_config = options.plugin_config.clone();
+        Self::start_as(options, |addresses, folder, module| {
+            let watched = folder.join("ecds");
+            fs::write(watched.join("phoenix.yaml"), ecds(module, &plugin_config)?)?;
+            Ok(edit(gateway(addresses, &watched)?))
+        })
+        .await
+    }
+
+    /// Starts Envoy with a configuration of another sort; `configure` gets the addresses, the folder and the module.
+    ///
+    /// # Errors
+    /// It does not start; the text ends with its log.
+    pub async fn start_as(
+        options: EnvoyOptions,
+        configure: impl Fn(Addresses, &Path, &Path) -> anyhow::Result<String>,
+    ) -> anyhow::Result<Self> {
         let mut tries = 1;
         loop {
-            let mut envoy = Self::spawn(options.clone(), &edit)?;
+            let mut envoy = Self::spawn(options.clone(), &configure)?;
             match envoy.wait_ready().await {
                 Ok(()) => return Ok(envoy),
                 Err(_) if tries < STARTS_MAX && envoy.log().contains("Address already in use") => tries += 1,
@@ -116,7 +133,10 @@ impl Envoy {
         }
     }
 
-    fn spawn(options: EnvoyOptions, edit: impl Fn(String) -> String) -> anyhow::Result<Self> {
+    fn spawn(
+        options: EnvoyOptions,
+        configure: impl Fn(Addresses, &Path, &Path) -> anyhow::Result<String>,
+    ) -> anyhow::Result<Self> {
         let temporary = if options.folder.is_some() { None } else { Some(tempfile::tempdir()?) };
         let folder = match (&options.folder, &temporary) {
             (Some(folder), _) => folder.clone(),
@@ -126,15 +146,13 @@ impl Envoy {
         let watched = folder.join("ecds");
         fs::create_dir_all(&watched).with_context(|| format!("create {}", watched.display()))?;
         let folder = folder.canonicalize()?;
-        let watched = watched.canonicalize()?;
         let module = options
             .module
             .canonicalize()
             .with_context(|| format!("no module at {}: run `cargo xtask build`", options.module.display()))?;
         let options = EnvoyOptions { module, ..options };
         let addresses = Addresses { listener: free_port()?, admin: free_port()?, upstream: options.upstream };
-        fs::write(folder.join("gateway.yaml"), edit(gateway(addresses, &watched)?))?;
-        fs::write(watched.join("phoenix.yaml"), ecds(&options.module, &options.plugin_config)?)?;
+        fs::write(folder.join("gateway.yaml"), configure(addresses, &folder, &options.module)?)?;
         fs::File::create(folder.join("envoy.log"))?;
         let child = launch(&options, &folder)?;
         Ok(Self { child, options, addresses, folder, temporary, pushes: 0 })
@@ -342,6 +360,10 @@ pub fn usage(pid: u32) -> anyhow::Result<Usage> {
     })
 }
 
-fn free_port() -> anyhow::Result<SocketAddr> {
+/// A port of the loopback that is free now.
+///
+/// # Errors
+/// There is none.
+pub fn free_port() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
 }

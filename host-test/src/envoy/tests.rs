@@ -1,6 +1,8 @@
 //! The shipped configurations, and a real Envoy where there is one.
 
-use super::config::{Addresses, ecds, gateway, shipped, shipped_plugin_config, shop_plugin_config};
+use super::config::{
+    Addresses, Controlled, controlled, ecds, gateway, shipped, shipped_plugin_config, shop_plugin_config,
+};
 use std::path::Path;
 
 #[test]
@@ -13,6 +15,24 @@ fn every_documented_default_is_replaced() {
         assert!(!configuration.contains(default), "{default}");
     }
     assert!(configuration.contains("path: /somewhere/phoenix.yaml"));
+}
+
+#[test]
+fn every_documented_default_of_a_controlled_gateway_is_replaced() {
+    let address = |port| ([127, 0, 0, 1], port).into();
+    let addresses = Addresses { listener: address(1001), admin: address(1002), upstream: address(1003) };
+    let of = Controlled {
+        node: "node-7".to_owned(),
+        control: address(1004),
+        certificates: Path::new("/somewhere").to_path_buf(),
+    };
+    let text = controlled(addresses, Path::new("/module.wasm"), &of).unwrap();
+    let configuration: String = text.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
+    for default in ["4318", "9901", "14317", "14318", "18443", "phoenix-gateway", " certs", "target/"] {
+        assert!(!configuration.contains(default), "{default}");
+    }
+    assert!(configuration.contains("id: node-7, cluster: phoenix"));
+    assert!(configuration.contains("filename: /somewhere/node-7.key"));
 }
 
 #[test]

@@ -83,6 +83,7 @@ impl Roads {
 fn options(binary: &Path) -> Options {
     Options {
         binary: binary.to_path_buf(),
+        lookback: None,
         out_of_order_window: Duration::from_secs(30 * 60),
         promote_resource_attributes: vec![POD.to_owned()],
         has_remote_write: false,

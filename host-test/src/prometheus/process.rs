@@ -31,6 +31,8 @@ pub struct Options {
     pub has_remote_write: bool,
     /// `--enable-feature`, each.
     pub features: Vec<String>,
+    /// `--query.lookback-delta`: how long a sample stands, five minutes by default.
+    pub lookback: Option<Duration>,
 }
 
 /// A running Prometheus.
@@ -110,6 +112,9 @@ impl Prometheus {
             .args(["--web.enable-otlp-receiver", "--log.level=info"]);
         if options.has_remote_write {
             command.arg("--web.enable-remote-write-receiver");
+        }
+        if let Some(lookback) = options.lookback {
+            command.arg(format!("--query.lookback-delta={}s", lookback.as_secs()));
         }
         if !options.features.is_empty() {
             command.arg(format!("--enable-feature={}", options.features.join(",")));

@@ -9,6 +9,7 @@ use std::time::Duration;
 fn the_configuration_promotes_what_the_plan_says() {
     let yaml = config_yaml(&Options {
         binary: "prometheus".into(),
+        lookback: None,
         out_of_order_window: Duration::from_secs(1800),
         promote_resource_attributes: vec!["k8s.pod.name".into(), "a \"b\"".into()],
         has_remote_write: false,

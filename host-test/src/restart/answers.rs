@@ -78,6 +78,7 @@ pub async fn judge(
 ) -> anyhow::Result<()> {
     let prometheus = Prometheus::start(Options {
         binary: binary.to_path_buf(),
+        lookback: None,
         out_of_order_window: Duration::from_secs(600),
         promote_resource_attributes: vec![POD.to_owned()],
         has_remote_write: false,

@@ -14,7 +14,7 @@ use crate::sink::{Books, BooksConfig};
 use pod::{Group, LeakExport, LoginPod};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -33,7 +33,7 @@ pub struct LeakConfig {
     pub seed: u64,
     /// How long traffic flows.
     pub length: Duration,
-    /// When the label comes.
+    /// When the label comes, at the earliest: [`Leak::release`] says when.
     pub from: Duration,
     /// When it goes, but for the staff's.
     pub until: Duration,
@@ -50,7 +50,11 @@ pub struct LeakConfig {
 impl LeakConfig {
     /// How many users of one pod have leaked at a time; `None` before the leak. An SDK knows nothing of it: it exports what it was given since.
     pub fn leaked(&self, at: Duration) -> Option<u64> {
-        let since = at.checked_sub(self.from)?;
+        self.leaked_since(at.checked_sub(self.from)?)
+    }
+
+    /// The same by the time since the label came.
+    pub fn leaked_since(&self, since: Duration) -> Option<u64> {
         let part = (since.as_secs_f64() / self.until.saturating_sub(self.from).as_secs_f64()).min(1.0);
         Some((self.users as f64 / f64::from(PODS) * part) as u64)
     }
@@ -63,6 +67,8 @@ pub struct LeakTruth {
     pub innocents: Books,
     /// Books of the streams that keep it after the fix.
     pub staff: Books,
+    /// Fingerprints of the innocents' points by pod and time.
+    pub innocent_prints: BTreeMap<(u32, u64), Multiset>,
     /// Fingerprints of the staff's points by pod and time: an export is raw or it is not.
     pub staff_prints: BTreeMap<(u32, u64), Multiset>,
     /// What was counted, by group.
@@ -105,13 +111,16 @@ impl LeakTruth {
     /// # Panics
     /// The generator made a body that the books refuse: a bug of the generator.
     pub fn acknowledge(&mut self, tenant: &str, pod: u32, export: &LeakExport, now_ns: u64) {
+        let print = |body: &[u8]| {
+            let mut alone = Books::default();
+            alone.add(tenant, body).expect("the leak encodes valid OTLP");
+            alone.metric(METRIC).map(|book| book.raw.print).unwrap_or_default()
+        };
         self.innocents.add(tenant, &export.innocents).expect("the leak encodes valid OTLP");
+        self.innocent_prints.insert((pod, export.time_ns), print(&export.innocents));
         if let Some(staff) = &export.staff {
             self.staff.add(tenant, staff).expect("the leak encodes valid OTLP");
-            let mut alone = Books::default();
-            alone.add(tenant, staff).expect("the leak encodes valid OTLP");
-            let print = alone.metric(METRIC).map(|book| book.raw.print).unwrap_or_default();
-            self.staff_prints.insert((pod, export.time_ns), print);
+            self.staff_prints.insert((pod, export.time_ns), print(staff));
         }
         for (group, more) in &export.increments {
             *self.groups.entry(group.clone()).or_default() += more;
@@ -143,18 +152,38 @@ impl LeakTruth {
 pub struct Leak {
     truth: Arc<Mutex<LeakTruth>>,
     pods: JoinSet<()>,
+    interval: Duration,
+    begin: Instant,
+    released: Arc<OnceLock<Duration>>,
 }
 
 impl Leak {
-    /// Begins.
-    pub fn open(config: &LeakConfig, address: SocketAddr, books: BooksConfig) -> Self {
+    /// Begins; each pod stays with one of the gateways.
+    ///
+    /// # Panics
+    /// There is no gateway.
+    pub fn open(config: &LeakConfig, gateways: &[SocketAddr], books: BooksConfig) -> Self {
         let truth = Arc::new(Mutex::new(LeakTruth::new(books)));
         let begin = Instant::now();
+        let released: Arc<OnceLock<Duration>> = Arc::default();
         let mut pods = JoinSet::new();
         for number in 0..PODS {
-            pods.spawn(run(config.clone(), number, begin, address, truth.clone()));
+            let address = gateways[number as usize % gateways.len()];
+            pods.spawn(run(config.clone(), number, (begin, released.clone()), address, truth.clone()));
         }
-        Self { truth, pods }
+        Self { truth, pods, interval: config.interval, begin, released }
+    }
+
+    /// The label comes with the next full interval but one. The first export that has it then brings several hundred users, whoever exports first. When
+    /// that is, from the beginning of the traffic.
+    pub fn release(&self) -> Duration {
+        let intervals = self.begin.elapsed().as_nanos() / self.interval.as_nanos().max(1) + 2;
+        *self.released.get_or_init(|| self.interval * u32::try_from(intervals).unwrap_or(u32::MAX))
+    }
+
+    /// When the label came, or comes; `None`: nobody has released it.
+    pub fn released(&self) -> Option<Duration> {
+        self.released.get().copied()
     }
 
     /// Streams with the label so far.
@@ -178,7 +207,7 @@ impl Leak {
 async fn run(
     config: LeakConfig,
     number: u32,
-    begin: Instant,
+    (begin, released): (Instant, Arc<OnceLock<Duration>>),
     address: SocketAddr,
     truth: Arc<Mutex<LeakTruth>>,
 ) {
@@ -189,7 +218,8 @@ async fn run(
     loop {
         let is_last = next >= config.length;
         sleep_until(begin + next.min(config.length)).await;
-        let export = pod.export(unix_ns(), config.leaked(begin.elapsed()));
+        let since = released.get().and_then(|from| begin.elapsed().checked_sub(*from));
+        let export = pod.export(unix_ns(), since.and_then(|since| config.leaked_since(since)));
         let outcome = client.export(&export.body).await;
         {
             let mut truth = lock(&truth);

@@ -8,6 +8,7 @@ use super::instruments::{Increment, Instruments, Span, shape};
 use super::otlp::text;
 use super::schedule::Life;
 use crate::sink::exact::Total;
+use crate::sink::identity::labels;
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
@@ -19,6 +20,9 @@ use rand_chacha::ChaCha8Rng;
 
 /// Totals by index in [`METRICS`].
 pub type Totals = [Total; METRICS.len()];
+
+/// The label that names a pod.
+pub const POD_LABEL: &str = "k8s.pod.name";
 
 /// A process.
 #[derive(Clone, Debug)]
@@ -118,6 +122,11 @@ impl Pod {
             }],
         };
         Export { body: request.encode_to_vec().into(), increments: totals }
+    }
+
+    /// Its label `k8s.pod.name`, as books write it.
+    pub fn name(&self) -> String {
+        labels(&self.resource.attributes).remove(POD_LABEL).unwrap_or_default()
     }
 
     /// The last export was acknowledged.

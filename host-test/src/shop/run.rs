@@ -4,6 +4,7 @@
 //! within the interval, once more at its end, and waits for each answer before its next export, as SDKs do.
 
 use super::ShopConfig;
+use super::catalogue::SERVICES;
 use super::client::Client;
 use super::pod::Pod;
 use super::schedule::{Life, schedule};
@@ -43,13 +44,17 @@ pub struct Progress {
 impl Shop {
     /// Opens the shop: traffic flows from now on.
     pub fn open(config: &ShopConfig, address: SocketAddr, books: BooksConfig) -> Self {
-        Self::open_and_copy(config, address, books, None)
+        Self::open_and_copy(config, &[address], books, None)
     }
 
-    /// The same; every export that was acknowledged is also copied to `copies`, uncompressed and without frames.
+    /// The same through several gateways: each pod stays with one of them. Every export that was acknowledged is also copied to `copies`,
+    /// uncompressed and without frames.
+    ///
+    /// # Panics
+    /// There is no gateway.
     pub fn open_and_copy(
         config: &ShopConfig,
-        address: SocketAddr,
+        gateways: &[SocketAddr],
         books: BooksConfig,
         copies: Option<UnboundedSender<Bytes>>,
     ) -> Self {
@@ -58,11 +63,13 @@ impl Shop {
         let mut pods = JoinSet::new();
         let begin = Instant::now();
         for life in schedule(config) {
+            let gateway = gateway_of(life.number, gateways.len());
             let task = PodTask {
                 config: config.clone(),
                 life,
                 begin,
-                address,
+                gateway,
+                address: gateways[gateway],
                 truth: truth.clone(),
                 running: running.clone(),
                 copies: copies.clone(),
@@ -99,6 +106,7 @@ struct PodTask {
     config: ShopConfig,
     life: Life,
     begin: Instant,
+    gateway: usize,
     address: SocketAddr,
     truth: Arc<Mutex<Truth>>,
     running: Arc<Mutex<Progress>>,
@@ -157,6 +165,7 @@ impl PodTask {
         truth.exports.partial += u64::from(outcome.rejected_points > 0);
         if outcome.is_acknowledged {
             truth.acknowledge(&self.config.tenant, &export);
+            truth.homes.insert(pod.name(), self.gateway);
             pod.acknowledged();
             if let Some(copies) = &self.copies {
                 // A listener that is gone is no concern of the pod.
@@ -166,6 +175,12 @@ impl PodTask {
             truth.exports.dropped += 1;
         }
     }
+}
+
+/// The gateway of a pod, as a balancer with affinity would choose it: pods of one service are spread, a pod stays.
+pub fn gateway_of(pod: u32, gateways: usize) -> usize {
+    // Numbers go round by services: in each round one further.
+    (pod + pod / SERVICES.len() as u32) as usize % gateways.max(1)
 }
 
 /// Now, in Unix nanoseconds.

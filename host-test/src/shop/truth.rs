@@ -8,6 +8,7 @@ use super::catalogue::METRICS;
 use super::pod::{Export, Totals};
 use crate::sink::exact::Total;
 use crate::sink::{Books, BooksConfig};
+use std::collections::BTreeMap;
 
 /// The truth of a run.
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ pub struct Truth {
     /// Bodies that were acknowledged.
     pub books: Books,
     totals: Totals,
+    /// The gateway of each pod, by the label `k8s.pod.name`.
+    pub homes: BTreeMap<String, usize>,
     /// Exports by fate.
     pub exports: Exports,
 }
@@ -39,7 +42,8 @@ pub struct Exports {
 impl Truth {
     /// Nothing yet.
     pub fn new(config: BooksConfig) -> Self {
-        Self { books: Books::new(config), totals: Totals::default(), exports: Exports::default() }
+        let (homes, exports) = (BTreeMap::new(), Exports::default());
+        Self { books: Books::new(config), totals: Totals::default(), homes, exports }
     }
 
     /// Books an acknowledged export.

@@ -9,7 +9,7 @@ use super::exact::Total;
 use super::identity::{Labels, canonical, labels, stored};
 use super::points::{Point, read_points};
 use super::print::{Multiset, hash, hash_without, points_of_metric};
-use super::series::{Anomaly, Kind, Sample, Series};
+use super::series::{Anomaly, Kind, Sample, Series, Value};
 use super::wire::{WireError, fields};
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::metrics::v1::Metric;
@@ -70,6 +70,8 @@ pub struct Side {
     pub series: BTreeMap<String, Series>,
     /// Fingerprint of all points.
     pub print: Multiset,
+    /// Fingerprint of those among them that say that a series ends.
+    pub ends: Multiset,
     /// By what tells an exemplar from others.
     pub exemplars: BTreeMap<ExemplarKey, ExemplarLabels>,
 }
@@ -173,6 +175,9 @@ impl Books {
             );
             side.points += 1;
             side.print.add(print);
+            if point.sample.value == Value::None {
+                side.ends.add(print);
+            }
             for (key, filtered) in point.exemplars {
                 let (resource, point) = (entry.resource.clone(), point.labels.clone());
                 side.exemplars.insert(key, ExemplarLabels { filtered, resource, point });

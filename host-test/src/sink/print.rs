@@ -18,6 +18,19 @@ pub struct Multiset {
 }
 
 impl Multiset {
+    /// Adds all of another.
+    pub fn join(&mut self, other: Multiset) {
+        self.sum = self.sum.wrapping_add(other.sum);
+        self.points += other.points;
+    }
+
+    /// Without those of another, which are among these.
+    pub fn without(mut self, other: Multiset) -> Multiset {
+        self.sum = self.sum.wrapping_sub(other.sum);
+        self.points = self.points.saturating_sub(other.points);
+        self
+    }
+
     /// Adds one point.
     pub fn add(&mut self, hash: u128) {
         self.sum = self.sum.wrapping_add(hash);

@@ -1,37 +1,37 @@
-//! When the scene plays, and how its plan differs from the shipped one.
+//! When the scene plays.
 //!
-//! In: the length of the run. Out: when the leak begins and ends, so that there is time to forget it and to restore raw series; and a plan whose
-//! period, dwell and lead are as much shorter as the demo's day is.
+//! In: the length of the run. Out: when the control host may act, when the leak begins and ends, and whether there is time to forget it and to restore raw series. How fast plans measure
+//! and change is in the demo's policy.
 
 use super::super::Options;
 use super::super::stage::INTERVAL;
 use crate::shop::leak::LeakConfig;
-use serde_json::Value;
 use std::time::Duration;
 
-/// How long the label leaks, at most.
-const LEAK: Duration = Duration::from_secs(20);
-/// A shorter leak is no scene.
+/// How long the label leaks, at most, and at least.
+const LEAK: Duration = Duration::from_secs(12);
 const LEAK_LEAST: Duration = Duration::from_secs(4);
-/// Traffic before the leak, at least: the innocents are known, and one generation has passed.
-const BEFORE: Duration = Duration::from_secs(4);
-/// Over which streams count as active: the least that a plan may say.
-const PERIOD: Duration = Duration::from_secs(15);
-/// A metric stays contained for so long.
-const DWELL: Duration = Duration::from_secs(5);
-/// How far ahead raw series are announced: four export intervals, two more than it takes, since machines are busy.
-const SWITCH_LEAD: Duration = Duration::from_secs(4);
-/// Traffic after the leak: its last streams are exported once more and then forgotten, a second goes by until somebody looks, the switch is
-/// announced, and seven exports are raw again, on a busy machine fewer.
-const AFTER: Duration = Duration::from_secs(1 + PERIOD.as_secs() + 1 + SWITCH_LEAD.as_secs() + 1 + 7);
+/// From the policy that says `auto` to the leak: a turn of the loop, the plans' way, two exports under the budgets.
+const ACTING: Duration = Duration::from_secs(3);
+/// After the leak began, in any case: a report, a decision, the switch four seconds later, five exports under the rule.
+const RULED: Duration = Duration::from_secs(13);
+/// After the leak, to restore raw series: its last streams are exported once more, and are forgotten a period of 15 s and a third after that; a report, a decision, the switch;
+/// five exports are raw again.
+const AFTER: Duration = Duration::from_secs(1 + 20 + 2 + 5 + 5);
 
-/// The leak of a run; `None`: it is too short for one, or wants none. A shorter leak than [`LEAK`] has less streams, in proportion.
+/// When the shop is observed no longer: after a third of the run.
+pub fn acts_from(options: &Options) -> Duration {
+    Duration::from_secs(options.seconds) / 3
+}
+
+/// The leak of a run; `None`: it is too short for one, or wants none. A shorter leak than [`LEAK`] has less streams, in proportion. It begins at `from` at the earliest, when the
+/// gateways have their shares.
 pub fn leak(options: &Options, tenant: &str) -> Option<LeakConfig> {
     let length = Duration::from_secs(options.seconds);
-    let room = length.checked_sub(BEFORE + AFTER).filter(|room| *room >= LEAK_LEAST)?;
-    let lasts = room.min(LEAK);
-    // In the middle, or earlier where it would end too late.
-    let from = (BEFORE + room - lasts).min((length - lasts) / 2);
+    let from = acts_from(options) + ACTING;
+    length.checked_sub(from + RULED)?;
+    let room = length.saturating_sub(from + AFTER);
+    let lasts = Duration::from_secs(room.as_secs()).clamp(LEAK_LEAST, LEAK);
     let users = (options.leak as f64 * lasts.as_secs_f64() / LEAK.as_secs_f64()) as u64;
     let leak = LeakConfig {
         seed: options.seed,
@@ -46,17 +46,16 @@ pub fn leak(options: &Options, tenant: &str) -> Option<LeakConfig> {
     (users > 0).then_some(leak)
 }
 
-/// The least length of a run with a leak.
-pub fn seconds_min() -> u64 {
-    (BEFORE + LEAK_LEAST + AFTER).as_secs()
+/// Whether a leak that came so long after the beginning, and was decided on then, is forgotten and taken back before the end: a slow machine is not wrong.
+pub fn is_restoration_due(leak: &LeakConfig, released: Duration, decided: Duration, dwell: Duration) -> bool {
+    let forgotten = released + (leak.until - leak.from) + AFTER;
+    // No metric changes twice in a dwell.
+    let may_change = decided + dwell + RULED;
+    forgotten.max(may_change) <= leak.length
 }
 
-/// Measuring and budgets at the demo's pace.
-pub fn hasten(plan: &mut Value) {
-    let seconds = |duration: Duration| Value::from(format!("{}s", duration.as_secs()));
-    plan["measure"]["period"] = seconds(PERIOD);
-    let budgets = &mut plan["budgets"];
-    budgets["dwell"] = seconds(DWELL);
-    budgets["switch_lead"] = seconds(SWITCH_LEAD);
-    budgets["fold"]["window"] = seconds(INTERVAL);
+/// The least length of a run with a leak.
+pub fn seconds_min() -> u64 {
+    // A third of it, and the rest.
+    ((ACTING + RULED) * 3 / 2).as_secs()
 }

@@ -1,11 +1,11 @@
 //! The judge of the scene must be able to say no. A plain fold of what was sent stands in for the module.
 
 use super::super::Options;
-use super::script::{hasten, leak, seconds_min};
+use super::super::policy;
+use super::script::{is_restoration_due, leak, seconds_min};
 use super::text::{document, render};
 use super::watch::{Look, Watch};
-use super::{Explosion, judge};
-use crate::envoy::config::shop_plugin_config;
+use super::{Explosion, Ruled, judge};
 use crate::shop::leak::pod::LoginPod;
 use crate::shop::leak::{LeakConfig, LeakTruth, METRIC, PODS, USER_ID};
 use crate::shop::otlp::{CUMULATIVE, number, sum, text};
@@ -28,9 +28,7 @@ const T0_NS: u64 = 1_000 * SECOND_NS;
 const SWITCH_NS: u64 = T0_NS + 30 * SECOND_NS;
 
 fn plan() -> Plan {
-    let mut document = shop_plugin_config().unwrap()["plan"].take();
-    hasten(&mut document);
-    Plan::parse(document.to_string().as_bytes()).unwrap()
+    policy::declared().unwrap()
 }
 
 fn config() -> LeakConfig {
@@ -176,7 +174,7 @@ fn watched(contained: std::ops::Range<u64>) -> Watch {
 
 fn judged(fate: impl Fn(&Seen<'_>) -> Fate) -> Explosion {
     let (truth, books) = play(fate, USER_ID);
-    judge(&truth, &books, &plan(), &watched(6..26))
+    judge(&truth, &books, &plan(), &watched(6..26), Ruled::default())
 }
 
 fn check(it: &Explosion, part: &str) {
@@ -314,29 +312,38 @@ fn raw_points_of_other_bytes_fail() {
     let (truth, mut books) = play(right, USER_ID);
     let key = ("shop".to_owned(), METRIC.to_owned());
     books.metrics.get_mut(&key).unwrap().raw.print.sum ^= 1;
-    check(&judge(&truth, &books, &plan(), &watched(6..26)), "byte for byte");
+    check(&judge(&truth, &books, &plan(), &watched(6..26), Ruled::default()), "byte for byte");
 }
 
 #[test]
 fn a_fold_on_another_label_fails() {
     let (truth, books) = play(right, "route");
-    check(&judge(&truth, &books, &plan(), &watched(6..26)), "folded series that are not the metric without");
+    check(
+        &judge(&truth, &books, &plan(), &watched(6..26), Ruled::default()),
+        "folded series that are not the metric without",
+    );
 }
 
 #[test]
 fn stats_that_say_otherwise_fail() {
     let (truth, books) = play(right, USER_ID);
-    check(&judge(&truth, &books, &plan(), &watched(0..0)), "never showed a contained metric");
-    check(&judge(&truth, &books, &plan(), &watched(6..45)), "a contained metric at the end");
+    check(
+        &judge(&truth, &books, &plan(), &watched(0..0), Ruled::default()),
+        "never showed a contained metric",
+    );
+    check(
+        &judge(&truth, &books, &plan(), &watched(6..45), Ruled::default()),
+        "a contained metric at the end",
+    );
 }
 
 #[test]
 fn an_export_without_an_answer_and_a_leak_without_streams_fail() {
     let (mut truth, books) = play(right, USER_ID);
     truth.exports.dropped = 1;
-    check(&judge(&truth, &books, &plan(), &watched(6..26)), "1 exports given up");
+    check(&judge(&truth, &books, &plan(), &watched(6..26), Ruled::default()), "1 exports given up");
     truth.leaked.clear();
-    check(&judge(&truth, &books, &plan(), &watched(6..26)), "nothing leaked");
+    check(&judge(&truth, &books, &plan(), &watched(6..26), Ruled::default()), "nothing leaked");
 }
 
 fn run_of(seconds: u64, leak: u64) -> Options {
@@ -347,10 +354,18 @@ fn run_of(seconds: u64, leak: u64) -> Options {
 fn when_the_label_leaks() {
     assert!(leak(&run_of(seconds_min() - 1, 200_000), "shop").is_none());
     assert!(leak(&run_of(60, 0), "shop").is_none());
-    for (seconds, from, until, users) in
-        [(60, 11, 31, 200_000), (40, 4, 11, 70_000), (120, 50, 70, 200_000), (seconds_min(), 4, 8, 40_000)]
-    {
-        let it = leak(&run_of(seconds, 200_000), "shop").unwrap();
+    for (seconds, from, until, users, is_due) in [
+        (90, 33, 45, 120_000, true),
+        (60, 23, 27, 40_000, true),
+        (45, 18, 22, 40_000, false),
+        (seconds_min(), 11, 15, 40_000, false),
+    ] {
+        let it = leak(&run_of(seconds, 120_000), "shop").unwrap();
+        let second = Duration::from_secs;
+        let due = |released, decided| is_restoration_due(&it, released, decided, second(20));
+        assert_eq!(due(it.from, it.from + second(2)), is_due, "{seconds} s");
+        assert!(!due(it.from + second(20), it.from + second(22)), "{seconds} s, late");
+        assert!(!due(it.from, it.from + second(30)), "{seconds} s, decided late");
         let (is_from, is_until) = (it.from.as_secs(), it.until.as_secs());
         assert_eq!((is_from, is_until, it.users), (from, until, users), "{seconds} s");
         assert_eq!(it.leaked(Duration::ZERO), None);
@@ -367,4 +382,73 @@ fn stats_are_found_by_their_names() {
     ]);
     let look = Look::of(&stats, 5);
     assert_eq!((look.at_ns, look.contained, look.contained_metrics, look.admitted_series), (5, 7, 1, 60));
+}
+
+/// From when until when the rule holds in a run that is decided about.
+const FROM_NS: u64 = T0_NS + 12 * SECOND_NS;
+
+fn ruled() -> Ruled {
+    Ruled { begin_ns: T0_NS, from_ns: Some(FROM_NS), until_ns: Some(SWITCH_NS), is_short: false, gateways: 1 }
+}
+
+/// What a right module does where the control host says so.
+fn right_by_rule(seen: &Seen<'_>) -> Fate {
+    match right(seen) {
+        Fate::Raw if (FROM_NS..SWITCH_NS).contains(&seen.time_ns) => Fate::Folds,
+        fate => fate,
+    }
+}
+
+fn judged_by_rule(ruled: Ruled, fate: impl Fn(&Seen<'_>) -> Fate) -> Explosion {
+    let (truth, books) = play(fate, USER_ID);
+    judge(&truth, &books, &plan(), &watched(6..13), ruled)
+}
+
+#[test]
+fn a_right_rule_holds() {
+    let it = judged_by_rule(ruled(), right_by_rule);
+    assert_eq!(it.failures, Vec::<String>::new());
+    assert_eq!((it.restored, it.writers.len(), it.series), (40, 1, 160));
+    let (counted, raw, folded) = it.totals;
+    assert!(counted == raw + folded && raw > 0 && folded > 0, "{:?}", it.totals);
+    assert!(render(&it).contains("from 12.0 s to 30.0 s, in 1 gateways"), "{}", render(&it));
+}
+
+#[test]
+fn a_rule_that_holds_at_another_time_fails() {
+    let early = Ruled { from_ns: Some(FROM_NS - 2 * SECOND_NS), ..ruled() };
+    check(&judged_by_rule(early, right_by_rule), "innocent streams touched");
+    let late = Ruled { until_ns: Some(SWITCH_NS + 2 * SECOND_NS), ..ruled() };
+    check(&judged_by_rule(late, right_by_rule), "the control host says");
+    let never = Ruled { until_ns: None, ..ruled() };
+    check(&judged_by_rule(never, right_by_rule), "the control host says");
+    check(&judged_by_rule(ruled(), right), "60 innocent streams touched");
+    check(&judged_by_rule(ruled(), right), "byte for byte");
+}
+
+#[test]
+fn a_rule_that_one_gateway_does_not_have_fails() {
+    let two = Ruled { gateways: 2, ..ruled() };
+    check(&judged_by_rule(two, right_by_rule), "in 1 gateways, not in 2");
+}
+
+#[test]
+fn what_a_rule_folds_is_not_counted_raw_as_well() {
+    // Across the way back the first raw point stands at the whole total; what of it folded must be in the fold.
+    let it = judged_by_rule(ruled(), |seen| match right_by_rule(seen) {
+        Fate::Folds if seen.user.is_none() && seen.time_ns >= SWITCH_NS - SECOND_NS => Fate::Lost,
+        fate => fate,
+    });
+    check(&it, "groups do not add up");
+}
+
+#[test]
+fn a_run_that_is_short_need_not_restore() {
+    let short = Ruled { until_ns: None, is_short: true, ..ruled() };
+    let it = judged_by_rule(short, |seen| match seen.user {
+        None if seen.time_ns < FROM_NS => Fate::Raw,
+        _ => Fate::Folds,
+    });
+    assert_eq!(it.failures, Vec::<String>::new());
+    assert!(render(&it).contains("too short"), "{}", render(&it));
 }

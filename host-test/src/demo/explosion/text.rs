@@ -31,13 +31,25 @@ pub fn render(it: &Explosion) -> String {
             it.staff - it.kept_raw,
             seconds(after)
         ),
+        None if it.ruled.is_short => "nothing: the run was too short for it".to_owned(),
         None => "nothing".to_owned(),
     };
+    let at = |at_ns: u64| format!("{:.1} s", (at_ns as f64 - it.ruled.begin_ns as f64) / 1e9);
+    let rule = match (it.ruled.from_ns, it.ruled.until_ns) {
+        (None, _) => "none: budgets alone".to_owned(),
+        (Some(from_ns), until_ns) => format!(
+            "all of the metric folds without {USER_ID} from {} to {}, in {} gateways",
+            at(from_ns),
+            until_ns.map_or_else(|| "the end".to_owned(), at),
+            it.writers.len()
+        ),
+    };
+    let untouched = if it.ruled.from_ns.is_some() { ", but for that time" } else { "" };
     let lines = [
         ("contained", reacted),
         (
             "leaked raw",
-            format!("{} series; beyond the share: {}", number(it.leaked_raw), number(it.beyond_share)),
+            format!("{} series; beyond the budget: {}", number(it.leaked_raw), number(it.beyond_share)),
         ),
         (
             "folded",
@@ -48,10 +60,14 @@ pub fn render(it: &Explosion) -> String {
                 marks.join(" and ")
             ),
         ),
-        ("untouched", format!("{} streams without {USER_ID}, byte for byte", number(it.innocents))),
+        ("rule", rule),
+        (
+            "untouched",
+            format!("{} streams without {USER_ID}, byte for byte{untouched}", number(it.innocents)),
+        ),
         (
             "series",
-            format!("{} in the whole run, the share is {}", number(it.series), count(i128::from(it.share))),
+            format!("{} in the whole run, the budget is {}", number(it.series), count(i128::from(it.share))),
         ),
         (
             "total",
@@ -90,6 +106,9 @@ pub fn document(it: &Explosion) -> Value {
         "metric": METRIC,
         "label": USER_ID,
         "share": it.share,
+        "rule_from_ns": it.ruled.from_ns.map(|at| at.to_string()),
+        "rule_until_ns": it.ruled.until_ns.map(|at| at.to_string()),
+        "rule_writers": it.writers,
         "streams": { "with_label": it.guilty, "kept": it.staff, "without_label": it.innocents },
         "leaked_exports": it.leaked_exports,
         "raw_exports_before_containment": it.raw_exports,
