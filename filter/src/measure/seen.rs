@@ -5,6 +5,7 @@
 
 /// Words of a row: 64 bytes.
 const ROW: usize = 8;
+const ROW_BYTES: usize = 8 * ROW;
 /// Prints of a row.
 const PRINTS: usize = 4 * ROW;
 /// Rows at first: 4 KiB.
@@ -29,7 +30,7 @@ pub struct Seen {
 impl Seen {
     /// Take up to `bytes_max` bytes, and a quarter more in the generation in which it grows.
     pub fn set_max(&mut self, bytes_max: usize) {
-        let rows = (bytes_max / size_of::<Row>()).max(ROWS_MIN);
+        let rows = (bytes_max / ROW_BYTES).max(ROWS_MIN);
         self.rows_max = (rows.checked_next_power_of_two().unwrap_or(ROWS_MIN) / 2).max(ROWS_MIN);
     }
 
@@ -42,7 +43,7 @@ impl Seen {
 
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        self.rows.capacity().saturating_add(self.before.capacity()).saturating_mul(size_of::<Row>())
+        self.rows.capacity().saturating_add(self.before.capacity()).saturating_mul(ROW_BYTES)
     }
 
     /// Did it come already?
@@ -66,7 +67,7 @@ impl Seen {
         // A row that is full loses one of its prints: that stream is new once more.
         let place = if free < PRINTS { free } else { (key >> 32) as usize % PRINTS };
         if let Some(word) = row_of.get_mut(place / 4) {
-            let shift = (place % 4 * 16) as u32;
+            let shift = (place % 4).wrapping_mul(16) as u32;
             *word = (*word & !0xffff_u64.wrapping_shl(shift)) | print.wrapping_shl(shift);
         }
         self.len = self.len.saturating_add(1);
