@@ -41,6 +41,7 @@ use phoenix_serve::publish::answers::Answers;
 use phoenix_serve::publish::board::Board;
 use phoenix_serve::publish::poll::Poll;
 use phoenix_serve::publish::xds::{Event, Noted, Xds};
+use phoenix_serve::role::Denied;
 use phoenix_serve::tls::Tls;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -63,6 +64,8 @@ pub(crate) struct Shared {
     wake: Notify,
     /// Refusals that are written down, by minute.
     refusals: Mutex<Refusals>,
+    /// Those of callers whom nobody knows.
+    strangers: Mutex<Refusals>,
     /// Lines that could not be written.
     audit_failed: AtomicU64,
     /// Refusals that were not written, one by one.
@@ -75,11 +78,28 @@ impl Shared {
         tokio::task::block_in_place(|| self.core.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A line about somebody who was refused, of which strangers can make as many as they like: so many a minute are written, the rest is counted.
+    /// A line about somebody who is known and was refused, of which they can make as many as they like: so many a minute are written, the rest is counted.
     fn refuse(&self, actor: &str, action: &str, subject: &str, detail: &str) {
+        self.refuse_within((&self.refusals, REFUSALS_MAX), actor, action, subject, detail);
+    }
+
+    /// The same about somebody whom nobody knows: they hide nobody else's, and make no more of the log than a person reads.
+    fn refuse_stranger(&self, actor: &str, subject: &str, detail: &str) {
+        let subject: String = subject.chars().take(STRANGERS_WORDS).collect();
+        self.refuse_within((&self.strangers, STRANGERS_MAX), actor, "denied", &subject, detail);
+    }
+
+    fn refuse_within(
+        &self,
+        (refusals, max): (&Mutex<Refusals>, u32),
+        actor: &str,
+        action: &str,
+        subject: &str,
+        detail: &str,
+    ) {
         let missed = {
-            let mut it = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-            match it.admit(now_ns() / 60_000_000_000) {
+            let mut it = refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            match it.admit(now_ns() / 60_000_000_000, max) {
                 Some(missed) => missed,
                 None => {
                     self.unwritten.fetch_add(1, Ordering::Relaxed);
@@ -120,6 +140,9 @@ impl Shared {
 
 /// Refusals that are written in a minute.
 const REFUSALS_MAX: u32 = 300;
+/// The same of strangers, and characters of what they asked.
+const STRANGERS_MAX: u32 = 10;
+const STRANGERS_WORDS: usize = 200;
 
 /// How many refusals were written in the minute that is.
 #[derive(Default)]
@@ -131,11 +154,11 @@ struct Refusals {
 
 impl Refusals {
     /// May another be written? Then, how many were missed before it.
-    fn admit(&mut self, minute: u64) -> Option<u64> {
+    fn admit(&mut self, minute: u64, max: u32) -> Option<u64> {
         if self.minute != minute {
             (self.minute, self.written) = (minute, 0);
         }
-        if self.written >= REFUSALS_MAX {
+        if self.written >= max {
             self.missed += 1;
             return None;
         }
@@ -171,6 +194,7 @@ async fn serve_until_stopped(arguments: &Arguments) -> Result<ExitCode> {
         document: OnceLock::new(),
         wake: Notify::new(),
         refusals: Mutex::default(),
+        strangers: Mutex::default(),
         audit_failed: AtomicU64::new(0),
         unwritten: AtomicU64::new(0),
     });
@@ -188,7 +212,13 @@ async fn serve_until_stopped(arguments: &Arguments) -> Result<ExitCode> {
     let poll = Poll { board: board.clone(), answers: answers.clone(), noted: noted.clone() };
     let xds = Xds { board, answers, module, noted };
     let told = shared.clone();
-    let guard = Guard::new(grants, Arc::new(move |who, what, why| told.refuse(who, "denied", what, why)));
+    let guard = Guard::new(
+        grants,
+        Arc::new(move |who, what, denied| match denied {
+            Denied::Unknown(why) => told.refuse_stranger(who, what, why),
+            Denied::Forbidden(why) => told.refuse(who, "denied", what, why),
+        }),
+    );
     let table = api::table(poll);
     let _ = shared.document.set(route::document(&table));
     let router = route::router(table, &guard)

@@ -323,15 +323,27 @@ impl Registry {
                 self.names.insert(*label, Name { is_resource: *is_resource != 0, key: key.to_owned() });
             }
         }
-        // An owner lets a stream count on that folded up to a window and its delay before `since`. What was forgotten was raw until then, and
-        // must not: so here that time is added.
-        let patience_ns = plan.budget_patience_ns();
-        let forgot = if it.forgot_s == 0 { self.began } else { seconds(it.forgot_s).plus(patience_ns) };
-        let since = Since::after(self.began.max(forgot).max(least), patience_ns).max(plan.budgets_since);
+        let since = self.since(plan, it.forgot_s, least).max(plan.budgets_since);
         let (levels, released) = (it.levels.clone(), it.released_at());
         let (folds, names) = (&mut self.folds, &self.names);
         let level = |n| folds.level(plan, budgets, names, levels.get(..n)?, since, released);
         (1..=levels.len()).filter_map(level).collect()
+    }
+
+    /// Since when streams of a metric are recorded that was forgotten then, and `least`.
+    fn since(&self, plan: &Compiled, forgot_s: u32, least: UnixNanos) -> Since {
+        // An owner lets a stream count on that folded up to a window and its delay before `since`. What was forgotten was raw until then, and
+        // must not: so here that time is added.
+        let patience_ns = plan.budget_patience_ns();
+        let forgot = if forgot_s == 0 { self.began } else { seconds(forgot_s).plus(patience_ns) };
+        Since::after(self.began.max(forgot).max(least), patience_ns)
+    }
+
+    /// The fold of a rule that takes over at once what a budget folds of a metric: no stream counts from zero that would not have done so there.
+    pub fn takes_over(&mut self, plan: &Compiled, metric: u64, fold: &Fold) -> Rc<Fold> {
+        let forgot_s = self.log.state.metrics.get(&metric).map_or(0, |it| it.forgot_s);
+        let since = self.since(plan, forgot_s, UnixNanos(0)).max(fold.since);
+        self.folds.since(fold, since)
     }
 
     /// Shares of a metric.

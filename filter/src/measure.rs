@@ -15,6 +15,7 @@ pub use seen::Seen;
 use crate::admission::{ByHalf, Hint, Hints};
 use crate::hash::Identity;
 use crate::sketch::{Distinct, Heavy};
+use crate::wire::same;
 
 /// Generations of a period.
 pub const GENERATIONS: usize = 3;
@@ -311,7 +312,8 @@ impl Adding<'_> {
     /// One of its labels. `id` finds half of the identity of the key, the first time that it comes.
     #[inline]
     pub fn label(&mut self, label: &Label<'_>, id: impl FnOnce() -> u64) {
-        let is = |known: &MeasuredLabel| *known.key == *label.key && known.is_resource == label.is_resource;
+        let is =
+            |known: &MeasuredLabel| known.is_resource == label.is_resource && same(&known.key, label.key);
         let labels = &mut self.it.labels;
         let at =
             if labels.get(self.next).is_some_and(is) { Some(self.next) } else { labels.iter().position(is) };

@@ -100,6 +100,7 @@ pub struct Switched {
 }
 
 /// The fold of one rule.
+#[derive(Clone)]
 pub struct Fold {
     /// Counts folds of a plan; a rule that switches may have two.
     pub number: usize,
@@ -235,6 +236,7 @@ impl Compiled {
                 && let (Some(after), Some(at_once)) = (&it.after, &mut it.at_once)
             {
                 let is_older = self.budgets_since.at < after.since.at;
+                // What a budget forgot is a matter of its own: [`Registry::takes_over`](crate::admission::Registry::takes_over).
                 at_once.since = if is_older { self.budgets_since } else { after.since };
             }
         }

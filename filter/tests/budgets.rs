@@ -371,6 +371,34 @@ fn a_metric_that_was_forgotten_whole_is_no_newborn() {
 }
 
 #[test]
+fn who_comes_back_under_a_rule_that_takes_over_is_no_newborn() {
+    let mut p = Process::new(&plan(SMALL), 1);
+    p.tick(T0);
+    let old = |time, value| (0..100).map(|n| leak(n, T0 + 5, time, value)).collect::<Vec<Point>>();
+    assert_eq!(p.send(0, "t", T0 + 10, &counter("requests", "a", &old(T0 + 10, 500))), 100);
+    for now in T0 + 11..T0 + 200 {
+        p.tick(now);
+    }
+    assert!(p.engine.registry(0).unwrap().state().metrics.is_empty(), "they are forgotten");
+    // An explosion, contained; a rule that takes it over later; and who was raw before comes back until then.
+    let new = |time, value| (1_000..1_300).map(|n| leak(n, T0 + 199, time, value)).collect::<Vec<Point>>();
+    assert_eq!(p.send(0, "t", T0 + 200, &counter("requests", "a", &new(T0 + 200, 1))), 0);
+    p.tick(T0 + 201);
+    p.engine.configure(with_rule(2, Some(T0 + 262)).as_bytes(), UnixNanos((T0 + 205) * S)).unwrap();
+    for (now, value) in [(T0 + 210, 510), (T0 + 220, 511)] {
+        let mut points = old(now, value);
+        points.extend(new(now, value - 508));
+        assert_eq!(p.send(0, "t", now, &counter("requests", "a", &points)), 0);
+        p.tick(now);
+    }
+    for now in T0 + 221..T0 + 330 {
+        p.tick(now);
+    }
+    // The new ones with all that they counted, the old ones with what came after their first point.
+    assert_eq!(p.folded.values().sum::<i64>(), 300 * 3 + 100);
+}
+
+#[test]
 fn what_is_raw_again_is_not_forgotten_with_the_dead() {
     // Whenever the log begins anew, some of them have just spoken and some will not for a while.
     for phase in 0..5 {

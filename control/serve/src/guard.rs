@@ -6,11 +6,11 @@
 //! Over plain text a question must name a loopback host: a page that a browser shows under another name has no business here. Embedders are no browsers.
 
 use crate::grants::Grants;
-use crate::listen::Peer;
+use crate::listen::{Admitted, Peer};
 use crate::role::{Caller, Credentials, Denied, Right};
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::MethodRouter;
@@ -18,7 +18,7 @@ use serde_json::json;
 use std::sync::Arc;
 
 /// Told of everybody who is not let in: who, what was asked, why not.
-pub type Told = Arc<dyn Fn(&str, &str, &str) + Send + Sync>;
+pub type Told = Arc<dyn Fn(&str, &str, &Denied) + Send + Sync>;
 
 /// Lets in who may.
 #[derive(Clone)]
@@ -72,7 +72,9 @@ impl Guard {
     fn admit(&self, request: &Request, right: Right) -> Result<Pass, Denied> {
         let peer = request.extensions().get::<Peer>();
         let peer = peer.ok_or_else(|| Denied::Forbidden("nobody knows where this came from".to_owned()))?;
-        if peer.is_plain && right != Right::Embed && !is_loopback(request.headers()) {
+        // Embedders ask by whatever name their clusters give this host. No page can send what they send, but any can ask for a plan.
+        let is_page = request.method() == Method::GET || right != Right::Embed;
+        if peer.is_plain && is_page && !is_loopback(request.headers()) {
             let why = "host: another than loopback; allowed: localhost, 127.0.0.1 or [::1], and no origin but these";
             return Err(Denied::Forbidden(why.to_owned()));
         }
@@ -86,13 +88,16 @@ impl Guard {
 async fn check(State((guard, right)): State<(Guard, Right)>, mut request: Request, next: Next) -> Response {
     match guard.admit(&request, right) {
         Ok(pass) => {
+            if let Some(admitted) = request.extensions().get::<Admitted>() {
+                admitted.note();
+            }
             request.extensions_mut().insert(pass);
             next.run(request).await
         }
         Err(denied) => {
             let who = request.extensions().get::<Peer>().map(|peer| peer.address.ip().to_string());
             let what = format!("{} {}", request.method(), request.uri().path());
-            (guard.told)(&who.unwrap_or_default(), &what, denied.why());
+            (guard.told)(&who.unwrap_or_default(), &what, &denied);
             let is_grpc = request
                 .headers()
                 .get(header::CONTENT_TYPE)

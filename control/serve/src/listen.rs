@@ -155,15 +155,30 @@ async fn tell_plain(mut stream: TcpStream) {
     let _ = stream.shutdown().await;
 }
 
+/// Of a connection: was a request let in for which a right is needed?
+#[derive(Clone, Debug, Default)]
+pub struct Admitted(Arc<AtomicBool>);
+
+impl Admitted {
+    /// From now on, yes.
+    pub fn note(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_so(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 async fn requests<S>(stream: TokioIo<S>, peer: Peer, router: Router)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let has_asked = Arc::new(AtomicBool::new(false));
-    let asked = has_asked.clone();
+    let admitted = Admitted::default();
+    let asked = admitted.clone();
     let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        asked.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(peer.clone());
+        request.extensions_mut().insert(asked.clone());
         let mut router = router.clone();
         async move { router.call(request).await }
     });
@@ -174,7 +189,8 @@ where
     tokio::pin!(connection);
     // Which version of HTTP it is waits for bytes without a limit of its own. An error here is a connection that its peer broke.
     let is_over = tokio::time::timeout(PATIENCE, connection.as_mut()).await.is_ok();
-    if !is_over && has_asked.load(Ordering::Relaxed) {
+    // Only whoever may ask something keeps a connection: nobody else can use them up.
+    if !is_over && admitted.is_so() {
         let _ = connection.await;
     }
 }

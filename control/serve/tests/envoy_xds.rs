@@ -14,7 +14,7 @@ use phoenix_serve::publish::answers::{Answers, Said};
 use phoenix_serve::publish::board::{Board, Node, Published, Snapshot, Whose};
 use phoenix_serve::publish::extension::Module;
 use phoenix_serve::publish::xds::{Event, Xds};
-use phoenix_serve::role::{Access, Grant, Role};
+use phoenix_serve::role::{Access, Denied, Grant, Role};
 use phoenix_serve::tls::{Files, Tls};
 use serde_json::json;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -64,8 +64,8 @@ impl Control {
         let grants = Arc::new(Grants::fixed(Access::new(vec![grant]).unwrap()));
         let guard = Guard::new(
             grants,
-            Arc::new(move |who: &str, what: &str, why: &str| {
-                told.lock().unwrap().push(format!("{who}: {what}: Denied: {why}"));
+            Arc::new(move |who: &str, what: &str, denied: &Denied| {
+                told.lock().unwrap().push(format!("{who}: {what}: Denied: {}", denied.why()));
             }),
         );
         let xds = Xds {

@@ -67,7 +67,11 @@ struct Lines {
 fn read_access(path: &std::path::Path) -> Result<Access> {
     let name = path.display().to_string();
     let text = std::fs::read_to_string(path).with_context(|| name.clone())?;
-    let lines: Lines = serde_saphyr::from_str(&text).with_context(|| name.clone())?;
+    // Only what is wrong and where: the lines themselves may hold a token that somebody typed.
+    let lines: Lines = serde_saphyr::from_str(&text).map_err(|error| {
+        let text = error.to_string();
+        anyhow!("{name}: {}", text.lines().next().unwrap_or("not YAML"))
+    })?;
     anyhow::ensure!(!lines.access.is_empty(), "{name}: access: empty; allowed: a grant at least");
     Access::new(lines.access).map_err(|why| anyhow!("{name}: {why}"))
 }

@@ -25,17 +25,20 @@ fn ends(mut stream: TcpStream) -> Duration {
 #[test]
 fn connections_have_a_maximum_and_a_time() {
     let (folder, _) = stage("observe");
-    let control = Control::start(folder.path(), &["--connections-max", "3"]);
+    let control = Control::start(folder.path(), &["--connections-max", "4"]);
     let address = control.url.strip_prefix("http://").unwrap().to_owned();
     let open = || TcpStream::connect(&address).unwrap();
     // One says nothing, one half a word, one half a head.
     let silent = open();
+    // What anybody may ask keeps no connection.
+    let mut idle = open();
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
     let (mut half_a_word, mut half_a_head) = (open(), open());
     half_a_word.write_all(b"P").unwrap();
     half_a_head.write_all(b"GET /healthz HTTP/1.1\r\nhost: ").unwrap();
     std::thread::sleep(Duration::from_millis(200));
-    assert!(ends(open()) < Duration::from_secs(5), "there is no room for a fourth");
-    for slow in [silent, half_a_word, half_a_head] {
+    assert!(ends(open()) < Duration::from_secs(5), "there is no room for a fifth");
+    for slow in [silent, idle, half_a_word, half_a_head] {
         assert!(ends(slow) < Duration::from_secs(30), "it is let go");
     }
     let begin = Instant::now();
@@ -82,11 +85,14 @@ fn access_is_read_again_and_what_is_refused_leaves_the_one_before() {
         ("access: []\n".to_owned(), "access: empty; allowed: a grant at least"),
         (line("king", "third"), "king"),
         (line("admin", "third").replace("token_sha256: ", "token_sha256: x"), "allowed: 64 hex digits"),
+        (line("admin", "third").replace("token_sha256: ", "token: hunter2, token_sha256: "), "token"),
     ] {
         fs::write(&path, &broken).unwrap();
         until("the refusal", &|| {
             let said = control.call("GET", "/readyz", &[], b"");
-            status("second") == 200 && said.0 == 200 && said.1.contains(wanted)
+            let why = control.call("GET", "/api/v1/status", &[("authorization", "Bearer second")], b"");
+            assert!(!said.1.contains("hunter2") && !why.1.contains("hunter2"), "{} {}", said.1, why.1);
+            said.0 == 200 && said.1.contains("access: what") && why.0 == 200 && why.1.contains(wanted)
         });
     }
     fs::remove_file(&path).unwrap();

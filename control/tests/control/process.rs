@@ -230,7 +230,9 @@ fn who_is_not_named_is_not_let_in() {
     assert!(log.matches("\"action\":\"denied\"").count() >= 8, "{log}");
     assert!(tokens.iter().all(|token| !log.contains(token)), "no token is written down");
     let host = [("host", "evil.example")];
-    assert_eq!(control.call("GET", "/api/v1/status", &host, b"").0, 403, "a page under another name");
+    for path in ["/api/v1/status", "/v1/plan?node=gateway-a"] {
+        assert_eq!(control.call("GET", path, &host, b"").0, 403, "a page under another name");
+    }
 
     // Plain text stays on loopback.
     let said = Command::new(env!("CARGO_BIN_EXE_phoenix"))

@@ -47,6 +47,8 @@ struct Key {
 #[derive(Default)]
 pub struct Folds {
     made: Vec<(Key, Rc<Level>)>,
+    /// Folds of rules that begin at another time, by their number in the plan and that time.
+    later: Vec<(usize, Rc<Fold>)>,
     numbers: usize,
 }
 
@@ -71,6 +73,23 @@ impl Folds {
     /// Another plan: all are made anew. Numbers go on, since something may still be remembered under the old ones.
     pub fn clear(&mut self) {
         self.made.clear();
+        self.later.clear();
+    }
+
+    /// A rule's fold that began then.
+    pub fn since(&mut self, fold: &Fold, since: Since) -> Rc<Fold> {
+        let is = |(number, later): &&(usize, Rc<Fold>)| *number == fold.number && later.since == since;
+        if let Some((_, later)) = self.later.iter().find(is) {
+            return later.clone();
+        }
+        self.numbers = self.numbers.saturating_add(1);
+        let number = NUMBERS_FROM.saturating_add(self.numbers);
+        let later = Rc::new(Fold { number, since, ..fold.clone() });
+        if self.later.len() >= FOLDS_MAX {
+            self.later.clear();
+        }
+        self.later.push((fold.number, later.clone()));
+        later
     }
 
     /// The fold over these labels. None: the name of one is not known.

@@ -16,7 +16,7 @@ use crate::kind::Intake;
 use crate::measure::{Described, Label};
 use crate::record::Temporality;
 use crate::units::UnixNanos;
-use crate::wire::{Span, WireError};
+use crate::wire::{Span, WireError, same};
 use core::ops::Range;
 use std::rc::Rc;
 
@@ -45,7 +45,7 @@ struct Keys {
 impl Keys {
     /// Where the label of a key is, which is likely to be at `likely`.
     fn find(&mut self, buf: &[u8], key: Span, likely: usize, new: impl FnOnce() -> NewLabel) -> usize {
-        let is = |(known, _): &(Span, NewLabel)| known.bytes(buf) == key.bytes(buf);
+        let is = |(known, _): &(Span, NewLabel)| same(known.bytes(buf), key.bytes(buf));
         if self.known.get(likely).is_some_and(is) {
             return likely;
         }
@@ -168,11 +168,13 @@ impl<'a> Walk<'a> {
         // The walk is in the middle of something: what it knows about that is put aside.
         let (candidates, fits) = (core::mem::take(&mut self.s.candidates), core::mem::take(&mut self.s.fits));
         let (tenant, tenant_id, sender_id) = (self.tenant, self.tenant_id, self.sender_id);
+        let latest = self.s.dictionary.latest;
         let mut gathered = Gathered::default();
         (gathered.census.labels, gathered.spans) = core::mem::take(&mut self.s.gathered);
         let done = self.gather(&mut gathered);
         (self.s.candidates, self.s.fits) = (candidates, fits);
         (self.tenant, self.tenant_id, self.sender_id) = (tenant, tenant_id, sender_id);
+        self.s.dictionary.latest = latest;
         done?;
         self.progress.is_complete = !gathered.is_full;
         if gathered.census.groups.is_empty() {

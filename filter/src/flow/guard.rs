@@ -450,21 +450,21 @@ impl Walk<'_> {
         Ok(fate)
     }
 
-    /// Does a budget fold this stream, or would it, were there no rule? Only of metrics that are contained: of others all is raw.
+    /// Does a budget fold this stream, or would it, were there no rule? Only of metrics that are contained: of others all is raw. Then, the metric.
     #[inline(never)]
-    pub fn is_contained(&mut self, seen: &Seen) -> Result<bool, FlowError> {
+    pub fn contained(&mut self, seen: &Seen) -> Result<Option<u64>, FlowError> {
         let guard = self.guards.get(Ruled::Passes.slot()).and_then(Option::as_ref);
-        let Some((base, metric)) = guard.map(|guard| (guard.base, guard.metric)) else { return Ok(false) };
-        let Some(registry) = &mut self.s.registry else { return Ok(false) };
+        let Some((base, metric)) = guard.map(|guard| (guard.base, guard.metric)) else { return Ok(None) };
+        let Some(registry) = &mut self.s.registry else { return Ok(None) };
         let has_levels = registry.state().metrics.get(&metric).is_some_and(Metric::has_levels);
         if self.plan.plan.budgets.is_none() || !has_levels || seen.point.is_stale() {
-            return Ok(false);
+            return Ok(None);
         }
         let attributes = seen.point.attributes;
         let known =
             self.s.dictionary.known_under(self.buf, &self.plan.hasher, PASS, |_| true, &attributes)?;
-        let Some(registry) = &mut self.s.registry else { return Ok(false) };
-        Ok(registry.look(base.plus(known.all).low()).is_none())
+        let Some(registry) = &mut self.s.registry else { return Ok(None) };
+        Ok(registry.look(base.plus(known.all).low()).is_none().then_some(metric))
     }
 
     /// The walk leaves the metric: what its guards have counted.

@@ -156,10 +156,12 @@ impl Walk<'_> {
         self.measured(&seen, within, |walk| {
             if let Way::Switch(switch, (None, Some(to))) = way
                 && UnixNanos(seen.point.time_ns) < switch.at
-                && walk.is_contained(&seen)?
+                && let Some(metric) = walk.contained(&seen)?
             {
                 // A budget folds it already: it has no raw series that could go on until the switch.
-                return walk.by(&seen, within, Way::Fold(switch.at_once.as_ref().unwrap_or(to)));
+                let fold = switch.at_once.as_ref().unwrap_or(to);
+                let later = walk.s.registry.as_mut().map(|it| it.takes_over(plan, metric, fold));
+                return walk.by(&seen, within, Way::Fold(later.as_deref().unwrap_or(fold)));
             }
             walk.by(&seen, within, way)
         })

@@ -24,16 +24,20 @@ pub async fn report(
         }
     };
     let taken = tokio::task::spawn_blocking(move || {
-        if !caller.nodes.is_empty() {
-            // Of what cannot be read the collector says why.
-            let of = phoenix_report::read(&body, now_ns()).map(|report| report.process).unwrap_or_default();
-            if !of.is_empty() && !caller.is_node(node_of(&of)) {
+        // One time for all that looks at it: what is of the future for one is so for the other.
+        let now_ns = now_ns();
+        // Of what cannot be read the collector says why.
+        if !caller.nodes.is_empty()
+            && let Ok(report) = phoenix_report::read(&body, now_ns)
+        {
+            let of = report.process;
+            if !caller.is_node(node_of(&of)) {
                 let why = format!("process: {of:?} is not of {:?}", caller.name);
                 it.refuse(&caller.name, "denied", "report", &why);
                 return Err(Refused(StatusCode::FORBIDDEN, why));
             }
         }
-        let refused = match it.intake.take(&body, now_ns()) {
+        let refused = match it.intake.take(&body, now_ns) {
             Ok(_) => return Ok(StatusCode::ACCEPTED),
             Err(refused) => refused,
         };

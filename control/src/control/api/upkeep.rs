@@ -50,12 +50,19 @@ pub async fn ready(State(it): App) -> Response {
             }
             (None, _) => None,
         };
-        (why, core.policy_trouble.iter().map(|why| format!("policy: {why}")).collect::<Vec<_>>())
+        (why, core.policy_trouble.is_some())
     };
-    let more = [("access", it.grants.trouble()), ("tls", it.tls.as_ref().and_then(|tls| tls.trouble()))];
-    let more = more.into_iter().filter_map(|(what, why)| Some(format!("{what}: {}", why?)));
+    // Anybody may ask: what is wrong in a file, and what stands there, is for those who may see the status.
+    let files = [
+        ("policy", notes),
+        ("access", it.grants.trouble().is_some()),
+        ("tls", it.tls.as_ref().and_then(|tls| tls.trouble()).is_some()),
+    ];
+    let notes = files.into_iter().filter(|(_, is_so)| *is_so);
+    let notes = notes
+        .map(|(what, _)| format!("{what}: what the files say now is not taken; GET /api/v1/status says why"));
     match why {
-        None => Json(Ready { ready: true, notes: notes.into_iter().chain(more).collect() }).into_response(),
+        None => Json(Ready { ready: true, notes: notes.collect() }).into_response(),
         Some(why) => super::Refused(StatusCode::SERVICE_UNAVAILABLE, why).into_response(),
     }
 }
