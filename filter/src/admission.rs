@@ -34,7 +34,7 @@ pub use weights::{Weighed, Weighs, Weights};
 use crate::hash::Domain;
 use crate::limits::METRICS_MAX;
 use crate::measure::{GENERATIONS, Measure};
-use crate::route::Compiled;
+use crate::route::{Compiled, Fold};
 use crate::shared::{If, Shared};
 use crate::units::{Since, UnixNanos};
 use folds::Folds;

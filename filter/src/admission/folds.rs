@@ -84,7 +84,9 @@ impl Folds {
         }
         self.numbers = self.numbers.saturating_add(1);
         let number = NUMBERS_FROM.saturating_add(self.numbers);
-        let later = Rc::new(Fold { number, since, ..fold.clone() });
+        let mut later = fold.clone();
+        (later.number, later.since) = (number, since);
+        let later = Rc::new(later);
         if self.later.len() >= FOLDS_MAX {
             self.later.clear();
         }
