@@ -9,6 +9,7 @@ use phoenix_plan::{Labels, Pipeline, Plan};
 use std::collections::BTreeMap;
 
 mod anything;
+mod oracle;
 
 fn key(name: &str) -> LabelKey {
     LabelKey { key: name.to_owned(), resource: false }
