@@ -27,6 +27,8 @@ const HELD_BYTES: u64 = 256;
 const COUNTS_AT_LEAST: u64 = 4;
 /// Bytes of the reports of one process, as they came: 256 workers of the module's largest.
 pub const PROCESS_BYTES_MAX: u64 = 64 << 20;
+/// Smaller reports are held as they came: ten thousand of them take little, and a compressor costs more to begin than they take to read.
+const PACKED_FROM: usize = 16 << 10;
 /// The fastest level of zstd: the next takes half as long again and saves a percent.
 const LEVEL: i32 = 1;
 
@@ -155,13 +157,14 @@ struct Held {
 struct Packed {
     /// Of the report.
     len: usize,
-    /// zstd; where that is no shorter, the report itself.
+    /// zstd; of a small report, and where that is no shorter, the report itself.
     bytes: Vec<u8>,
 }
 
 impl Packed {
     fn new(bytes: &[u8]) -> Packed {
-        let shorter = zstd::bulk::compress(bytes, LEVEL).ok().filter(|packed| packed.len() < bytes.len());
+        let packed = if bytes.len() < PACKED_FROM { None } else { zstd::bulk::compress(bytes, LEVEL).ok() };
+        let shorter = packed.filter(|packed| packed.len() < bytes.len());
         let mut packed = shorter.unwrap_or_else(|| bytes.to_vec());
         // The compressor asks for room for the worst.
         packed.shrink_to_fit();

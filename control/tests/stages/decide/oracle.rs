@@ -90,7 +90,9 @@ impl Case {
             of_metrics.insert(*metric, budget as f64);
             text.push_str(&format!("- {{ metric: {{ exact: {metric} }}, active_series: {budget} }}\n"));
         }
-        let policy = policy(&text.replace("mode: auto\n", "mode: auto\n"));
+        let mut policy = policy(&text);
+        // Whoever folds further than to the budget loses more than must be.
+        policy.change.aim_percent = 100;
         Case { quiet, loud, weights, policy, budget: budget as f64, of_metrics }
     }
 
