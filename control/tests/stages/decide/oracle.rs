@@ -70,8 +70,10 @@ impl Case {
                     one
                 }));
             }
-            for key in LABELS.iter().filter(|_| rng.random_bool(0.25)) {
-                weights.insert((*metric, *key), rng.random_range(1..6));
+            for key in &LABELS {
+                if rng.random_bool(0.25) {
+                    weights.insert((*metric, *key), rng.random_range(1..6));
+                }
             }
             quiet.push((*metric, of));
             loud.push((*metric, more));
@@ -85,7 +87,10 @@ impl Case {
             "mode: auto\ntenants: [{{ name: shop, active_series: {budget} }}]\n\
              metrics:\n- {{ metric: {{ exact: nothing }}, active_series: 1 }}\n"
         );
-        for (metric, of) in loud.iter().filter(|_| rng.random_bool(0.3)) {
+        for (metric, of) in &loud {
+            if rng.random_bool(0.7) {
+                continue;
+            }
             let budget = rng.random_range(1..=of.len());
             of_metrics.insert(*metric, budget as f64);
             text.push_str(&format!("- {{ metric: {{ exact: {metric} }}, active_series: {budget} }}\n"));
@@ -190,7 +195,8 @@ fn cheapest(case: &Case, all: &[(&'static str, BTreeMap<BTreeSet<LabelKey>, Cost
 
 #[test]
 fn budgets_that_can_be_held_are_and_the_loss_is_within_a_bound_of_the_least() {
-    let (mut held, mut acted, mut exact) = (0, 0, 0);
+    let (mut held, mut acted, mut exact, mut above) = (0, 0, 0, 0);
+    let mut broken = Vec::new();
     let (mut loss, mut weight) = ((1.0_f64, 0), (1.0_f64, 0));
     for seed in 0..SEEDS {
         let case = Case::new(seed);
@@ -215,12 +221,13 @@ fn budgets_that_can_be_held_are_and_the_loss_is_within_a_bound_of_the_least() {
             .collect();
         let Some(least) = cheapest(&case, &costs) else { continue };
         held += 1;
-        assert!(
-            case.holds(&ours),
-            "seed {seed}: a set of folds that costs {least:?} holds, and this does not: {ours:?}, budgets {} and {:?}",
-            case.budget,
-            case.of_metrics
-        );
+        if !case.holds(&ours) {
+            broken.push(format!(
+                "seed {seed}: a set of folds that costs {least:?} holds, and this does not: {ours:?}, budgets {} and {:?}",
+                case.budget, case.of_metrics
+            ));
+            continue;
+        }
         let our = total(&ours);
         acted += u32::from(
             our != (0, 0.0)
@@ -235,13 +242,16 @@ fn budgets_that_can_be_held_are_and_the_loss_is_within_a_bound_of_the_least() {
         // One more is no matter of ratios.
         worse(&mut weight, (our.0 as f64 + 1.0) / (least.0 as f64 + 1.0));
         if our.0 == least.0 {
-            worse(&mut loss, (our.1 + 1.0) / (least.1 + 1.0));
+            let ratio = (our.1 + 1.0) / (least.1 + 1.0);
+            above += u32::from(ratio > 2.0);
+            worse(&mut loss, ratio);
         }
     }
     println!(
-        "{held} of {SEEDS} can be held, and are; {acted} by folding; {exact} at the least cost; at worst {:.2} times the series (seed {}) and {:.2} times the weight (seed {})",
+        "{held} of {SEEDS} can be held, and are; {acted} by folding; {exact} at the least cost, {above} above twice; at worst {:.2} times the series (seed {}) and {:.2} times the weight (seed {})",
         loss.0, loss.1, weight.0, weight.1
     );
+    assert!(broken.is_empty(), "{} of {held}:\n{}", broken.len(), broken[..broken.len().min(5)].join("\n"));
     assert!(loss.0 <= LOSS_MAX, "seed {} loses {} times the least", loss.1, loss.0);
     assert!(weight.0 <= WEIGHT_MAX, "seed {} costs queries of {} times the least weight", weight.1, weight.0);
     assert!(acted > 1_000, "{acted} are too few to say anything");
