@@ -308,6 +308,8 @@ mod control {
     const METRICS: usize = 1_000;
     /// Embedders of the runs over many seeds, as `phoenix simulate` has them.
     const FEW: usize = 4;
+    /// Enough to see a pattern.
+    const REFUSALS_SHOWN: usize = 5;
     /// Plans pushed to an Envoy.
     const PUSHES: usize = 20;
 
@@ -333,7 +335,8 @@ mod control {
         }
         if is_wanted(Part::Served) {
             let options = served::Options { embedders, metrics, pushes: if quick { 2 } else { PUSHES } };
-            tokio::runtime::Runtime::new()?.block_on(served::run(options, &mut figures))?;
+            let refusals = tokio::runtime::Runtime::new()?.block_on(served::run(options, &mut figures))?;
+            refusals.iter().take(REFUSALS_SHOWN).for_each(|refusal| println!("{refusal}"));
         }
         let first = arguments.seed;
         let mut failures = Vec::new();

@@ -221,11 +221,11 @@ fn spread(figures: &mut Figures, name: &str, values: Vec<f64>, is_bound: bool) {
     }
 }
 
-/// Runs it.
+/// Runs it; reports that were not taken, in words.
 ///
 /// # Errors
 /// No `phoenix`, no Envoy, or a control host that does not answer.
-pub async fn run(options: Options, figures: &mut Figures) -> anyhow::Result<()> {
+pub async fn run(options: Options, figures: &mut Figures) -> anyhow::Result<Vec<String>> {
     let Options { embedders, metrics, pushes: many } = options;
     // Those that are left alone are forgotten only after the last push.
     let base = format!(
@@ -236,20 +236,22 @@ pub async fn run(options: Options, figures: &mut Figures) -> anyhow::Result<()> 
     let pid = control.child.id();
     let key = Settings::of(&Policy::parse(&base)?).key;
     let fleet = Fleet { embedders, workers: 1, metrics, key, began_ns: unix_ns() };
-    let mut sender = Sender::new(control.address, "/v1/reports");
-    let (mut turns, mut refused) = (Vec::new(), 0_u32);
+    let (mut turns, mut refusals) = (Vec::new(), Vec::new());
     let before_ns = process_ns(pid)?;
     for round in 0..ROUNDS {
+        // Between two rounds the server closes a connection that is idle.
+        let mut sender = Sender::new(control.address, "/v1/reports");
         for embedder in 0..embedders {
             let body = fleet.report(embedder, 0, round, unix_ns(), 0);
-            refused += u32::from(sender.post(&body).is_err());
+            refusals
+                .extend(sender.post(&body).err().map(|error| format!("{}: {error:#}", fleet.name(embedder))));
         }
         turns.push(control.turn().await?);
     }
     let spent_s = process_ns(pid)?.saturating_sub(before_ns) as f64 / 1e9;
     let all = control.number("reports_total", "").await?;
     let taken = control.number("reports_total", "\"taken\"").await?;
-    figures.bound("served.refused", (all - taken).max(f64::from(refused)), "reports", Target::AtMost(0.0));
+    figures.bound("served.refused", (all - taken).max(refusals.len() as f64), "reports", Target::AtMost(0.0));
     ensure!(taken > 0.0, "no report was taken");
     figures.add("served.cpu", spent_s, "s/3 rounds");
     figures.add("served.turn", median(turns.iter().skip(1).copied()), "s");
@@ -263,5 +265,5 @@ pub async fn run(options: Options, figures: &mut Figures) -> anyhow::Result<()> 
     let (from_turn, from_sent) = pushes(&control, many).await?;
     spread(figures, "small.enforced", from_turn, true);
     spread(figures, "small.pushed", from_sent, true);
-    Ok(())
+    Ok(refusals)
 }
