@@ -38,6 +38,9 @@ pub mod upstream;
 pub mod churn;
 /// `bench containment`.
 pub mod containment;
+/// `bench control`.
+#[cfg(feature = "control")]
+pub mod control;
 /// `bench engine`.
 #[cfg(feature = "timing")]
 pub mod engine;

@@ -27,6 +27,7 @@ fn main() {
         trial("engine_bench_runs", engine_bench_runs),
         trial("envoy_bench_runs", envoy_bench_runs),
         trial("sketch_bench_runs", sketch_bench_runs),
+        trial("control_bench_runs", control_bench_runs),
         trial("rival_bench_runs", rival_bench_runs).with_ignored_flag(!has_rival),
     ];
     libtest_mimic::run(&arguments, trials).exit();
@@ -83,6 +84,40 @@ fn envoy_bench_runs() {
 }
 
 /// Errors do not depend on time: with few seeds they are near what they are with many.
+/// But for the part that needs `phoenix` beside it.
+#[cfg(feature = "control")]
+fn control_bench_runs() {
+    use phoenix_benches::control::{fleet, simulation};
+    use phoenix_control::simulate::Scenario;
+    let mut figures = Figures::default();
+    for workers in [1, 2] {
+        let outcome = fleet::run(6, 40, workers, &mut figures).expect("it runs");
+        assert_eq!(outcome.refusals, Vec::<String>::new());
+    }
+    let told = std::sync::Mutex::new(Vec::new());
+    let progress = |what: &str| told.lock().expect("not poisoned").push(what.to_owned());
+    let outcome =
+        simulation::run("seeds", &[Scenario::Explosion, Scenario::Steady], 1..2, 2, &mut figures, progress);
+    assert_eq!(outcome.expect("it runs").failures, Vec::<String>::new());
+    assert_eq!(told.into_inner().expect("not poisoned").len(), 2, "a run each");
+    let expected = [
+        "fleet.workers1.collect",
+        "fleet.workers2.interval",
+        "fleet.workers1.memory",
+        "fleet.workers1.report.median",
+        "fleet.workers1.plan.max",
+        "fleet.workers1.ecds.median",
+        "seeds.hold",
+        "seeds.explosion.cpu",
+    ];
+    check(&figures, "control", &expected);
+    assert_eq!(figures.value("fleet.workers2.refused"), Some(0.0));
+    assert!(figures.value("fleet.workers1.plan.max") < figures.value("fleet.workers1.ecds.max"));
+}
+
+#[cfg(not(feature = "control"))]
+fn control_bench_runs() {}
+
 fn sketch_bench_runs() {
     let outcome = sketch::run(&sketch::Options::quick());
     check(

@@ -7,9 +7,11 @@
 //! that taking is idempotent and whoever serves it can say why. Silence is measured by the times that reports bear, not by their arrival: two control
 //! hosts that hear the same decide the same.
 //!
-//! Memory: reports are held as they came and read one process at a time when somebody asks ([`Collector::processes`]): read, the reports of a thousand
-//! gateways would take several times their bytes. Bounded by the policy's `reports.bytes_max` and [`WORKERS_MAX`]. When there is no room the silent are
-//! forgotten early, then new workers are refused.
+//! Memory: reports are held compressed and read one process at a time when somebody asks ([`Collector::processes`]): read, the reports of a thousand
+//! gateways would take several times their bytes. Sketches hardly get smaller, numbers and names do: about half is left (`cargo xtask bench control`). Merging the
+//! reports of a process would save more and cannot be undone when one worker sends its next. Bounded by the policy's `reports.bytes_max`, which counts what is held, by
+//! [`WORKERS_MAX`], and, since they are read together, by [`PROCESS_BYTES_MAX`] for a process. When there is no room the silent are forgotten early, then new workers are
+//! refused.
 
 use crate::policy::Policy;
 use phoenix_filter::route::Compiled;
@@ -22,6 +24,14 @@ use std::sync::Arc;
 
 /// Memory of a held report beside its bytes.
 const HELD_BYTES: u64 = 256;
+/// A report counts for at least this part of its own bytes however well it is compressed, since reading it takes what it was.
+const COUNTS_AT_LEAST: u64 = 4;
+/// Bytes of the reports of one process, as they came: 256 workers of the module's largest.
+pub const PROCESS_BYTES_MAX: u64 = 64 << 20;
+/// Smaller reports are held as they came: ten thousand of them take little, and a compressor costs more to begin than they take to read.
+const PACKED_FROM: usize = 16 << 10;
+/// The fastest level of zstd: the next takes half as long again and saves a percent.
+const LEVEL: i32 = 1;
 
 /// What became of a report that was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,9 +150,7 @@ struct Held {
     start_ns: u64,
     sequence: u64,
     time_ns: u64,
-    /// Shared with whoever reads all of them while others come.
-    #[serde(with = "shared")]
-    bytes: Arc<[u8]>,
+    packed: Packed,
 }
 
 /// Shared bytes as any bytes.
@@ -156,6 +164,40 @@ mod shared {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<[u8]>, D::Error> {
         Vec::<u8>::deserialize(from).map(Into::into)
+    }
+}
+
+/// A report's bytes as they are held: a function of the bytes, and equal only where they are.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Packed {
+    /// Of the report.
+    len: usize,
+    /// zstd; of a small report, and where that is no shorter, the report itself.
+    /// Shared with whoever reads all of them while others come.
+    #[serde(with = "shared")]
+    bytes: Arc<[u8]>,
+}
+
+impl Packed {
+    fn new(bytes: &[u8]) -> Packed {
+        let packed = if bytes.len() < PACKED_FROM { None } else { zstd::bulk::compress(bytes, LEVEL).ok() };
+        let shorter = packed.filter(|packed| packed.len() < bytes.len());
+        // No more room than they take: the compressor asks for the worst.
+        let packed = shorter.map_or_else(|| bytes.into(), Into::into);
+        Packed { len: bytes.len(), bytes: packed }
+    }
+
+    /// The report. None: never, since it was read before it was packed.
+    fn report(&self) -> Option<Report> {
+        if self.bytes.len() == self.len {
+            return prost::Message::decode(&*self.bytes).ok();
+        }
+        let bytes = zstd::bulk::decompress(&self.bytes, self.len).ok()?;
+        prost::Message::decode(bytes.as_slice()).ok()
+    }
+
+    fn held_bytes(&self) -> u64 {
+        (self.bytes.len() as u64).max(self.len as u64 / COUNTS_AT_LEAST) + HELD_BYTES
     }
 }
 
@@ -199,23 +241,35 @@ impl Collector {
             let value = format!("{} s old", age_ns / 1_000_000_000);
             return Err(Refusal::new(Reason::Late, "time_unix_nano", value, allowed));
         }
+        let packed = Packed::new(bytes);
         let before = self.processes.get(&report.process).and_then(|workers| workers.get(&report.worker));
         if let Some(held) = before {
-            compare(held, &report, bytes)?;
+            compare(held, &report, &packed)?;
         }
         let (taken, freed) = match before {
-            Some(held) => (Taken::Newer, held.bytes.len() as u64),
+            Some(held) => (Taken::Newer, held.packed.held_bytes()),
             None => (Taken::First, 0),
         };
-        self.make_room(taken, (bytes.len() as u64 + HELD_BYTES).saturating_sub(freed), now_ns)?;
+        let others = self.processes.get(&report.process).into_iter().flatten();
+        let others = others.filter(|(worker, _)| **worker != report.worker);
+        let of_process = others.map(|(_, held)| held.packed.len as u64).sum::<u64>() + bytes.len() as u64;
+        if of_process > PROCESS_BYTES_MAX {
+            let value = format!("{of_process} bytes of {} with its other workers", report.process);
+            let allowed = format!("{PROCESS_BYTES_MAX} bytes of a process");
+            return Err(Refusal::new(Reason::Full, "report", value, allowed));
+        }
+        self.make_room(taken, packed.held_bytes().saturating_sub(freed), now_ns)?;
         let held = Held {
             start_ns: report.start_time_unix_nano,
             sequence: report.sequence,
             time_ns: report.time_unix_nano,
-            bytes: bytes.into(),
+            packed,
         };
-        self.processes.entry(report.process).or_default().insert(report.worker, held);
-        self.count();
+        self.bytes += held.packed.held_bytes();
+        match self.processes.entry(report.process).or_default().insert(report.worker, held) {
+            Some(old) => self.bytes -= old.packed.held_bytes(),
+            None => self.workers += 1,
+        }
         Ok(taken)
     }
 
@@ -286,8 +340,7 @@ impl Collector {
     pub fn processes(&self, now_ns: u64) -> impl Iterator<Item = (&str, Vec<Report>)> {
         self.processes.iter().filter(move |(_, workers)| !self.is_forgotten(workers, now_ns)).map(
             |(name, workers)| {
-                let read = |held: &Held| prost::Message::decode(&*held.bytes).ok();
-                (name.as_str(), workers.values().filter_map(read).collect())
+                (name.as_str(), workers.values().filter_map(|held| held.packed.report()).collect())
             },
         )
     }
@@ -299,11 +352,11 @@ fn newest(workers: &BTreeMap<u64, Held>) -> u64 {
 }
 
 fn size(workers: &BTreeMap<u64, Held>) -> u64 {
-    workers.values().map(|held| held.bytes.len() as u64 + HELD_BYTES).sum()
+    workers.values().map(|held| held.packed.held_bytes()).sum()
 }
 
 /// Is a report to be in force in the place of another of its worker?
-fn compare(held: &Held, report: &Report, bytes: &[u8]) -> Result<(), Refusal> {
+fn compare(held: &Held, report: &Report, packed: &Packed) -> Result<(), Refusal> {
     let in_force = format!("more than {}, which is in force", held.sequence);
     if report.start_time_unix_nano < held.start_ns {
         let allowed = format!("{} or later: a process under this name began then", held.start_ns);
@@ -320,11 +373,11 @@ fn compare(held: &Held, report: &Report, bytes: &[u8]) -> Result<(), Refusal> {
     if report.sequence < held.sequence {
         return Err(Refusal::new(Reason::Reordered, "sequence", report.sequence, in_force));
     }
-    if *bytes == *held.bytes {
+    if *packed == held.packed {
         return Err(Refusal::new(Reason::Replayed, "sequence", report.sequence, in_force));
     }
     // Two that say they are the same and are not: whatever is chosen, it must not depend on which came first.
-    if (report.time_unix_nano, bytes) > (held.time_ns, &*held.bytes) {
+    if (report.time_unix_nano, packed) > (held.time_ns, &held.packed) {
         return Ok(());
     }
     Err(Refusal::new(Reason::Conflict, "sequence", report.sequence, in_force))

@@ -65,7 +65,9 @@ pub fn bench(place: &Place, arguments: &[String]) -> Result<ExitCode> {
         let mut command = built(place, "bench", "release", &build, arguments)?;
         return Ok(code(place.status(&mut command, RUN_LIMIT)?));
     }
-    program(place, "bench", "release", &["-p", "phoenix-benches", "--release"], arguments)
+    // `bench control` runs the real `phoenix control`, which it looks for beside itself.
+    let build = ["-p", "phoenix-benches", "-p", "phoenix-control", "--bin", "phoenix", "--release"];
+    program(place, "bench", "release", &build, arguments)
 }
 
 fn program(

@@ -26,12 +26,19 @@ struct Arguments {
     /// Only this scenario. Containment only.
     #[arg(long, value_parser = scenario)]
     scenario: Option<Kind>,
-    /// Seeds at the reduced size and a share of 100; others run a part of them. 1,000 when left out, 100 when all benches run. Containment only.
+    /// Containment: seeds at the reduced size and a share of 100; others run a part of them. Control: seeds of each scenario. 1,000 when left out, 100 when all
+    /// benches run.
     #[arg(long)]
     seeds: Option<u64>,
-    /// The first seed. Containment only.
+    /// The first seed. Containment and control.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Embedders of the fleet, 1 to 1000; 1,000 when left out. Control only.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    embedders: Option<u16>,
+    /// Only this part. Control only.
+    #[arg(long, value_enum)]
+    part: Option<Part>,
     /// Only this share, in series; 100 and 10000 when left out. Containment only.
     #[arg(long)]
     share: Option<usize>,
@@ -56,6 +63,18 @@ enum Embedder {
     Wasmtime,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Reports, estimates and decisions of a fleet in this process.
+    Fleet,
+    /// The running control host, and a real Envoy.
+    Served,
+    /// The simulation over many seeds.
+    Seeds,
+    /// The simulation with as many embedders as there are.
+    Large,
+}
+
 fn scenario(name: &str) -> Result<Kind, String> {
     let names = Kind::ALL.map(Kind::name).join(", ");
     Kind::ALL.into_iter().find(|kind| kind.name() == name).ok_or(format!("one of {names}"))
@@ -65,6 +84,8 @@ fn scenario(name: &str) -> Result<Kind, String> {
 enum Name {
     /// Budgets while labels explode, beside models of what others ship.
     Containment,
+    /// The control host at its size: memory, time, bytes, and the simulation over many seeds.
+    Control,
     /// The engine natively and in wasmtime, beside prost.
     Engine,
     /// Real Envoy with and without the module, and with a second worker.
@@ -86,6 +107,9 @@ fn main() -> Result<()> {
     let is_wanted = |name| arguments.name.is_none_or(|wanted| wanted == name);
     if is_wanted(Name::Containment) {
         timing::containment(&arguments, &out)?;
+    }
+    if is_wanted(Name::Control) {
+        control::run(&arguments, &out)?;
     }
     if is_wanted(Name::Engine) {
         timing::engine(&arguments, &out)?;
@@ -268,5 +292,76 @@ mod timing {
 
     pub fn rival(_: &Arguments, _: &Path) -> Result<()> {
         bail!("built without the feature `timing`")
+    }
+}
+
+#[cfg(feature = "control")]
+mod control {
+    use super::{Arguments, Part, Path, Result};
+    use phoenix_benches::control::{fleet, served, simulation};
+    use phoenix_benches::figures::Figures;
+    use phoenix_control::simulate::ALL;
+
+    /// Workers of an embedder. In this order: the peak of memory is that of the process so far.
+    const WORKERS: [u64; 2] = [1, 2];
+    /// Metrics of the fleet; a tenth of it is quick.
+    const METRICS: usize = 1_000;
+    /// Embedders of the runs over many seeds, as `phoenix simulate` has them.
+    const FEW: usize = 4;
+    /// Enough to see a pattern.
+    const REFUSALS_SHOWN: usize = 5;
+    /// Plans pushed to an Envoy.
+    const PUSHES: usize = 20;
+
+    pub fn run(arguments: &Arguments, out: &Path) -> Result<()> {
+        let is_wanted = |part| arguments.part.is_none_or(|wanted| wanted == part);
+        let (quick, all) = (arguments.quick, arguments.name.is_none());
+        let embedders = arguments.embedders.map_or(if quick { 20 } else { 1_000 }, usize::from);
+        let metrics = if quick { METRICS / 10 } else { METRICS };
+        let seeds = arguments.seeds.unwrap_or(if quick {
+            1
+        } else if all {
+            100
+        } else {
+            1_000
+        });
+        let progress = |what: &str| eprintln!("  {what}");
+        let mut figures = Figures::default();
+        println!("\ncontrol: {embedders} embedders, {metrics} metrics with 10 labels; CPU time in s\n");
+        for workers in WORKERS.into_iter().filter(|_| is_wanted(Part::Fleet)) {
+            let outcome = fleet::run(embedders, metrics, workers, &mut figures)?;
+            println!("{workers} workers each\n{}", outcome.table);
+            outcome.refusals.iter().for_each(|refusal| println!("{refusal}"));
+        }
+        if is_wanted(Part::Served) {
+            let options = served::Options { embedders, metrics, pushes: if quick { 2 } else { PUSHES } };
+            let refusals = tokio::runtime::Runtime::new()?.block_on(served::run(options, &mut figures))?;
+            refusals.iter().take(REFUSALS_SHOWN).for_each(|refusal| println!("{refusal}"));
+        }
+        let first = arguments.seed;
+        let mut failures = Vec::new();
+        for (part, name, seeds, embedders) in
+            [(Part::Seeds, "seeds", seeds, FEW), (Part::Large, "large", 1, embedders)]
+        {
+            if is_wanted(part) {
+                let of = first..first.saturating_add(seeds);
+                let outcome = simulation::run(name, &ALL, of, embedders, &mut figures, progress)?;
+                println!("\n{seeds} seeds, {embedders} embedders\n{}", outcome.table);
+                failures.extend(outcome.failures);
+            }
+        }
+        failures.iter().for_each(|failure| println!("{failure}"));
+        println!("\n{}", figures.table());
+        println!("{}", figures.write(out, "control")?.display());
+        Ok(())
+    }
+}
+
+#[cfg(not(feature = "control"))]
+mod control {
+    use super::{Arguments, Path, Result, bail};
+
+    pub fn run(_: &Arguments, _: &Path) -> Result<()> {
+        bail!("built without the feature `control`")
     }
 }

@@ -9,11 +9,12 @@
 //! labels are added, so no bound is claimed. What turns out not to be needed is taken back. Cost: moves times labels
 //! for each move that is made.
 
-use super::scope::{Scope, Scopes};
+use super::scope::Scopes;
 use super::state::Folded;
 use super::unit::Units;
 use crate::needs::LabelKey;
 use crate::policy::Policy;
+use std::collections::BTreeMap;
 
 /// Why something should change.
 #[derive(Clone, Debug)]
@@ -51,7 +52,7 @@ const WORTH: f64 = 0.005;
 pub fn choose(units: &mut Units<'_>, scopes: &Scopes, policy: &Policy) -> Vec<Wish> {
     let mut wishes = Vec::new();
     let aim = f64::from(policy.change.aim_percent) / 100.0;
-    for scope in &scopes.all {
+    for (place, scope) in scopes.all.iter().enumerate() {
         let counted = scope.counted(units);
         if counted <= scope.budget {
             continue;
@@ -64,7 +65,7 @@ pub fn choose(units: &mut Units<'_>, scopes: &Scopes, policy: &Policy) -> Vec<Wi
                 touched.extend(cover(units, class, excess));
             }
         }
-        take_back(units, scope, target, &touched);
+        take_back(units, scopes, place, aim, &touched);
         let counted_after = scope.counted(units);
         let wish = |unit| Wish {
             unit,
@@ -158,22 +159,29 @@ fn apply(units: &mut Units<'_>, it: &Move, touched: &mut Vec<(usize, f64)>) {
     unit.wanted.extend(it.labels.iter().cloned());
 }
 
-/// What could fold of a unit: each label by itself, and all of them together, since labels that go together save nothing alone.
+/// What could fold of a unit: each label by itself, and all of them together, since labels that go together save nothing alone. One that a query needs may save only
+/// beside those that nobody needs, which then did nothing by themselves: with and without them. What was not needed of it is taken back.
 fn moves(units: &Units<'_>, index: usize, is_free: bool) -> Vec<Move> {
     let unit = &units.all[index];
     if unit.locked.is_some() || (unit.overlaps && unit.wanted.is_empty()) {
         return Vec::new();
     }
     let before = unit.remaining(&unit.wanted);
-    let fits: Vec<&LabelKey> = unit
-        .foldable()
-        .filter(|(_, label)| (label.needed.weight == 0) == is_free)
-        .map(|(key, _)| key)
-        .collect();
+    let (free, needed): (Folded, Folded) = {
+        let (free, needed): (Vec<_>, Vec<_>) =
+            unit.foldable().partition(|(_, label)| label.needed.weight == 0);
+        let keys = |of: Vec<(&LabelKey, _)>| of.into_iter().map(|(key, _)| key.clone()).collect();
+        (keys(free), keys(needed))
+    };
     let room = phoenix_plan::bounds::LABELS.saturating_sub(unit.wanted.len());
-    let mut sets: Vec<Folded> = fits.iter().map(|key| Folded::from([(*key).clone()])).collect();
-    if fits.len() > 1 {
-        sets.push(fits.iter().take(room).map(|key| (*key).clone()).collect());
+    let of_class = if is_free { &free } else { &needed };
+    let mut sets: Vec<Folded> = of_class.iter().map(|key| Folded::from([key.clone()])).collect();
+    if of_class.len() > 1 {
+        sets.push(of_class.iter().take(room).cloned().collect());
+    }
+    if !is_free && !free.is_empty() {
+        let beside: Vec<Folded> = sets.iter().map(|set| set.union(&free).cloned().collect()).collect();
+        sets.extend(beside);
     }
     let of = |labels: Folded| {
         let after = unit.remaining(&unit.wanted.union(&labels).cloned().collect());
@@ -183,8 +191,9 @@ fn moves(units: &Units<'_>, index: usize, is_free: bool) -> Vec<Move> {
     sets.into_iter().filter(|set| set.len() <= room).filter_map(of).collect()
 }
 
-/// Labels that need not fold after all come back: those of most use first, then those with the fewest values.
-fn take_back(units: &mut Units<'_>, scope: &Scope, target: f64, touched: &[usize]) {
+/// Labels that need not fold after all come back: those of most use first, then those with the fewest values. What is not needed for this budget may be for a narrower one
+/// that was met before.
+fn take_back(units: &mut Units<'_>, scopes: &Scopes, place: usize, aim: f64, touched: &[usize]) {
     let mut new: Vec<(u64, f64, usize, LabelKey)> = Vec::new();
     for index in touched {
         let unit = &units.all[*index];
@@ -195,17 +204,22 @@ fn take_back(units: &mut Units<'_>, scope: &Scope, target: f64, touched: &[usize
     }
     new.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.total_cmp(&b.1)).then((a.2, &a.3).cmp(&(b.2, &b.3))));
     new.dedup();
-    let mut counted = scope.counted(units);
+    let mut counts: BTreeMap<usize, f64> = BTreeMap::new();
     for (_, _, index, key) in new {
+        let met = scopes.places(index).iter().filter(|it| **it <= place && scopes.all[**it].was_exceeded);
+        for it in met.clone() {
+            counts.entry(*it).or_insert_with(|| scopes.all[*it].counted(units));
+        }
         let unit = &mut units.all[index];
         let with = unit.remaining(&unit.wanted);
         if !unit.wanted.remove(&key) {
             continue;
         }
-        let without = unit.remaining(&unit.wanted);
+        let more = unit.remaining(&unit.wanted) - with;
+        let is_met = |it: &usize| counts[it] + more <= scopes.all[*it].budget * aim;
         // What does not help is taken back in any case.
-        if counted - with + without <= target || without <= with {
-            counted += without - with;
+        if more <= 0.0 || met.clone().all(is_met) {
+            met.for_each(|it| *counts.entry(*it).or_default() += more);
         } else {
             unit.wanted.insert(key);
         }

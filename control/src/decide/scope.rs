@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 pub struct Scopes {
     /// Each.
     pub all: Vec<Scope>,
-    exceeded: Vec<bool>,
+    /// Places of the budgets of each unit, narrow ones first.
+    of_unit: Vec<Vec<usize>>,
 }
 
 /// One budget.
@@ -26,6 +27,8 @@ pub struct Scope {
     pub classes: Vec<Vec<usize>>,
     /// Streams beside those of the units: metrics that had no room in a report.
     pub rest: f64,
+    /// It was exceeded before anything was decided.
+    pub was_exceeded: bool,
 }
 
 impl Scope {
@@ -54,6 +57,7 @@ impl Scopes {
                     budget: it.active_series as f64,
                     classes: vec![vec![index]],
                     rest: 0.0,
+                    was_exceeded: false,
                 });
             }
             if let Some((team, _)) = policy.team(unit.tenant, unit.name) {
@@ -68,6 +72,7 @@ impl Scopes {
                 budget: team.active_series as f64,
                 classes: vec![members],
                 rest: 0.0,
+                was_exceeded: false,
             });
         }
         let rest_of = |tenant: &str, members: &[usize]| {
@@ -83,6 +88,7 @@ impl Scopes {
                 budget: it.active_series as f64,
                 classes: vec![members.clone()],
                 rest: rest_of(tenant, members),
+                was_exceeded: false,
             });
         }
         if let Some(budget) = policy.active_series {
@@ -96,25 +102,30 @@ impl Scopes {
                 budget: budget as f64,
                 classes: classes.into_values().collect(),
                 rest: of_tenant.iter().map(|(tenant, members)| rest_of(tenant, members)).sum(),
+                was_exceeded: false,
             });
         }
-        let mut exceeded = vec![false; units.all.len()];
-        for scope in &all {
-            if scope.counted(units) > scope.budget {
-                scope.units().for_each(|index| exceeded[index] = true);
-            }
+        let mut of_unit = vec![Vec::new(); units.all.len()];
+        for (place, scope) in all.iter_mut().enumerate() {
+            scope.was_exceeded = scope.counted(units) > scope.budget;
+            scope.units().for_each(|index| of_unit[index].push(place));
         }
-        Scopes { all, exceeded }
+        Scopes { all, of_unit }
     }
 
     /// Was a budget of this unit exceeded before anything was decided?
     pub fn was_exceeded(&self, unit: usize) -> bool {
-        self.exceeded.get(unit).copied().unwrap_or(false)
+        self.of(unit).any(|scope| scope.was_exceeded)
     }
 
     /// The budgets of a unit.
     pub fn of(&self, unit: usize) -> impl Iterator<Item = &Scope> {
-        self.all.iter().filter(move |scope| scope.units().any(|index| index == unit))
+        self.places(unit).iter().filter_map(|place| self.all.get(*place))
+    }
+
+    /// Where they stand.
+    pub fn places(&self, unit: usize) -> &[usize] {
+        self.of_unit.get(unit).map_or(&[], Vec::as_slice)
     }
 }
 

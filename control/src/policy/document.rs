@@ -359,7 +359,7 @@ impl Default for Change {
 }
 
 impl Default for Reports {
-    /// Three intervals, and twenty; a thousand embedders' largest reports and some.
+    /// Three intervals, and twenty; the largest reports of a thousand embedders, three workers each, as they are held.
     fn default() -> Reports {
         Reports {
             silent_after: DurationMs::from_secs(90),

@@ -7,6 +7,7 @@ use super::traffic::TENANT;
 use anyhow::{Result, anyhow};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use phoenix_filter::body::Framing;
 use phoenix_filter::emit::Answer;
@@ -151,10 +152,14 @@ impl Embedder {
         let into = if is_emission { &mut self.written.folded } else { &mut self.written.raw };
         for resource in &request.resource_metrics {
             let of_resource = resource.resource.as_ref().map_or(&[][..], |it| it.attributes.as_slice());
+            let of_resource = with(SipHasher13::new(), of_resource);
             for metric in resource.scope_metrics.iter().flat_map(|scope| &scope.metrics) {
+                let mut of_metric = of_resource;
+                of_metric.write_u8(END);
+                of_metric.write(metric.name.as_bytes());
                 let mut add = |attributes: &[KeyValue], flags: u32| {
                     if flags & STALE == 0 {
-                        into.insert(series(of_resource, &metric.name, attributes));
+                        into.insert(with(of_metric, attributes).finish());
                     }
                 };
                 match &metric.data {
@@ -170,13 +175,20 @@ impl Embedder {
     }
 }
 
-/// A series by a hash of its labels: no enemy here, and their order is that of the sender.
-fn series(resource: &[KeyValue], metric: &str, attributes: &[KeyValue]) -> u64 {
-    let mut hasher = SipHasher13::new();
-    hasher.write(metric.as_bytes());
-    for label in resource.iter().chain(attributes) {
-        hasher.write_u8(0xff);
-        hasher.write(&label.encode_to_vec());
+/// Ends of keys and of values: bytes that UTF-8 does not have.
+const END: u8 = 0xff;
+
+/// Labels join a series' hash: no enemy here, and their order is that of the sender.
+fn with(mut hasher: SipHasher13, labels: &[KeyValue]) -> SipHasher13 {
+    for label in labels {
+        hasher.write_u8(END);
+        hasher.write(label.key.as_bytes());
+        hasher.write_u8(END);
+        match label.value.as_ref().and_then(|it| it.value.as_ref()) {
+            Some(Value::StringValue(text)) => hasher.write(text.as_bytes()),
+            // No label of these runs; whatever it is, it is not equal to a text.
+            _ => hasher.write(&label.encode_to_vec()),
+        }
     }
-    hasher.finish()
+    hasher
 }

@@ -3,6 +3,7 @@
 use super::tools::{S, Streams, T0, collected, policy, report, stream};
 use phoenix_control::collect::{Collector, Reason, Settings, Taken};
 use phoenix_report::Report;
+use phoenix_report::wire::Example;
 use proptest::prelude::*;
 use prost::Message;
 
@@ -76,6 +77,50 @@ fn memory_is_bounded_and_the_silent_make_room() {
     let new = report("new", 0, 1, now, &policy, &streams(2_000));
     assert_eq!(collector.take(&new.encode_to_vec(), now), Ok(Taken::First));
     assert_eq!(collector.len(), 1);
+}
+
+/// What is held is compressed, and comes back as it came; a count that is kept on the way is that of all that is held.
+#[test]
+fn reports_are_held_in_less_than_they_came_in_and_come_back_whole() {
+    let policy = policy("");
+    let mut collector = Collector::new(Settings::of(&policy));
+    let mut came = 0;
+    for (name, worker, sequence) in [("a", 0, 1), ("a", 1, 1), ("b", 0, 1), ("a", 0, 2), ("a", 1, 2)] {
+        let one = report(name, worker, sequence, T0 + sequence * S, &policy, &streams(sequence * 200));
+        came += one.encoded_len() as u64;
+        collector.take(&one.encode_to_vec(), T0 + 9 * S).unwrap();
+        let held = collector.processes(T0 + 9 * S).find(|(process, _)| *process == name).unwrap().1;
+        assert!(held.contains(&one), "{name} {worker}");
+    }
+    assert!(collector.held_bytes() < came, "{} of {came}", collector.held_bytes());
+    let mut fresh = Collector::new(Settings::of(&policy));
+    for one in collector.processes(T0 + 9 * S).flat_map(|(_, reports)| reports) {
+        fresh.take(&one.encode_to_vec(), T0 + 9 * S).unwrap();
+    }
+    assert_eq!(held(&fresh), held(&collector), "counts included");
+}
+
+/// A report that compresses to nothing is no way to more memory than `reports.bytes_max` says.
+#[test]
+fn what_compresses_well_is_bounded_by_what_it_was() {
+    let policy = policy("reports: { bytes_max: 1048576 }\n");
+    let padded = |process: &str, worker: u64, bytes: usize| {
+        let mut one = report(process, worker, 1, T0, &policy, &streams(1));
+        one.tenants[0].metrics[0].labels[0].examples = (0..bytes / 1_000)
+            .map(|_| Example { value: "x".repeat(1_000), weight: 1.0, error: 0.0 })
+            .collect();
+        one.encode_to_vec()
+    };
+    let mut collector = Collector::new(Settings::of(&policy));
+    let taken = (0..100).take_while(|n| collector.take(&padded(&format!("p{n}"), 0, 1 << 20), T0).is_ok());
+    assert!((2..=4).contains(&taken.count()), "{} held", collector.held_bytes());
+
+    let policy = super::tools::policy("reports: { bytes_max: 1073741824 }\n");
+    let mut collector = Collector::new(Settings::of(&policy));
+    let refusal = (0..100).find_map(|n| collector.take(&padded("one", n, 3 << 20), T0).err()).unwrap();
+    assert_eq!((refusal.reason, collector.len()), (Reason::Full, 1));
+    assert!(refusal.allowed.contains("67108864 bytes of a process"), "{refusal}");
+    collector.take(&padded("another", 0, 3 << 20), T0).unwrap();
 }
 
 #[test]

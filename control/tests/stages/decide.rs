@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 mod anything;
 mod hold;
+mod oracle;
 
 fn key(name: &str) -> LabelKey {
     LabelKey { key: name.to_owned(), resource: false }
