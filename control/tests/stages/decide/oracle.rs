@@ -52,10 +52,12 @@ impl Case {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let (mut quiet, mut loud, mut weights) = (Vec::new(), Vec::new(), BTreeMap::new());
         for metric in &METRICS[..rng.random_range(1..=METRICS.len())] {
-            let labels: Vec<(&str, usize)> = LABELS[1..]
-                .iter()
-                .filter_map(|key| rng.random_bool(0.7).then(|| (*key, rng.random_range(1..9))))
-                .collect();
+            let mut labels: Vec<(&str, usize)> = Vec::new();
+            for key in &LABELS[1..] {
+                if rng.random_bool(0.7) {
+                    labels.push((*key, rng.random_range(1..9)));
+                }
+            }
             let many = rng.random_range(1..STREAMS_MAX / 2);
             let of = streams(&labels, many, &mut rng);
             let mut more = of.clone();
