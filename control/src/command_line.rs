@@ -174,6 +174,9 @@ enum PlanCommand {
         /// How long to hold it; 12h when left out.
         #[arg(long = "for", value_name = "DURATION", value_parser = seconds)]
         hold: Option<u64>,
+        /// Also where more series come back than the budgets have: nothing bounds them until plan.stream_expiry after the switch.
+        #[arg(long)]
+        force: bool,
     },
     /// End what a rollback holds: the loop decides again.
     Release(ask::Arguments),
@@ -233,8 +236,8 @@ pub fn run() -> ExitCode {
             return reported(ask::diff(&ask, node.as_deref(), of.as_deref()));
         }
         Command::Plan(PlanCommand::Approve { ask, id }) => return reported(ask::approve(&ask, &id)),
-        Command::Plan(PlanCommand::Rollback { ask, to, hold }) => {
-            return reported(ask::roll_back(&ask, to, hold));
+        Command::Plan(PlanCommand::Rollback { ask, to, hold, force }) => {
+            return reported(ask::roll_back(&ask, to, hold, force));
         }
         Command::Plan(PlanCommand::Release(ask)) => return reported(ask::release(&ask)),
         Command::Audit(AuditCommand::Verify { file, head }) => {

@@ -235,6 +235,7 @@ async fn serve_until_stopped(arguments: &Arguments) -> Result<ExitCode> {
         shared.note("control", action, &subject, &format!("{detail} (written late)"));
     }
     shared.core().audited()?;
+    shared.core().audit_hold()?;
     shared.note(
         "control",
         "started",

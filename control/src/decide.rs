@@ -15,7 +15,7 @@
 //! 7. [`lines`]: the account of all budgets.
 //! 8. [`plans`]: rules and shares as plans, with a new version only where something changed.
 //!
-//! What somebody took back, and holds ([`hold`]), stands in what is remembered.
+//! What somebody took back, and holds ([`hold`]), stands in what is remembered; what it would come to says [`weigh`] before.
 //!
 //! What is wanted is remembered also where it is not in force (`observe`, `recommend`), so that a proposal is as steady as a decision.
 
@@ -31,12 +31,14 @@ mod shares;
 mod standing;
 mod state;
 mod unit;
+mod weigh;
 mod words;
 
-pub use hold::{HOLD_NS, HeldMetric, Hold, Refusal, RolledBack, Wish as Rollback};
+pub use hold::{Change, HOLD_NS, HeldMetric, Hold, Past, Refusal, RolledBack, Wish as Rollback};
 pub use lines::Line;
 pub use record::{Action, Decision, Inputs, Outcome, Saving};
 pub use state::{Folded, Given, Previous, Treatment};
+pub use weigh::over_budget;
 
 use crate::estimate::Estimates;
 use crate::needs::Needs;
@@ -73,11 +75,16 @@ pub fn decide(
 ) -> Decided {
     let mut next = previous.cloned().unwrap_or_else(|| Previous::new(now_ns));
     let mut units = Units::new(estimates, needs, policy, &next);
+    let mut decisions = standing::let_go(&mut next, &units, needs, policy, now_ns);
+    if !decisions.is_empty() {
+        // What is no longer held is decided as ever.
+        units = Units::new(estimates, needs, policy, &next);
+    }
     let scopes = Scopes::new(&units, estimates, policy);
 
     let mut wishes = choose::choose(&mut units, &scopes, policy);
     wishes.extend(restore::restore(&mut units, &scopes, policy, now_ns, estimates.period_ms));
-    let mut decisions = standing::settle(&mut next, &units, &wishes, policy, now_ns);
+    decisions.extend(standing::settle(&mut next, &units, &wishes, policy, now_ns));
     decisions.extend(standing::declare(&mut next, policy, now_ns));
 
     units.follow(&mut next, &scopes, policy, estimates, now_ns);

@@ -83,13 +83,21 @@ fn print_rows(head: &[&str], left: &[usize], rows: Vec<Vec<String>>) {
 }
 
 /// Takes folds back.
-pub fn roll_back(arguments: &Arguments, to: Option<u64>, hold_seconds: Option<u64>) -> Result<ExitCode> {
+pub fn roll_back(
+    arguments: &Arguments,
+    to: Option<u64>,
+    hold_seconds: Option<u64>,
+    force: bool,
+) -> Result<ExitCode> {
     let mut wish = json!({});
     if let Some(to) = to {
         wish["to"] = to.into();
     }
     if let Some(seconds) = hold_seconds {
         wish["hold_seconds"] = seconds.into();
+    }
+    if force {
+        wish["force"] = true.into();
     }
     let body = arguments.server.ask("POST", "/api/v1/plan/rollback", Some(&wish))?;
     Ok(arguments.show(&body, |body| {

@@ -9,7 +9,9 @@ use super::intake::Intake;
 use super::state::{Kept, Published, State};
 use super::watch::LOOP;
 use crate::collect::Settings;
-use crate::decide::{self, Decided, Decision, Hold, Outcome, Previous, Rollback, RolledBack, decide};
+use crate::decide::{
+    self, Decided, Decision, Hold, Outcome, Previous, Rollback, RolledBack, decide, over_budget,
+};
 use crate::estimate::{Estimates, estimate};
 use crate::needs::{self, Needs};
 use crate::policy::{Mode, Policy};
@@ -142,23 +144,32 @@ impl Core {
         Ok(true)
     }
 
-    /// Takes folds back; the next turn carries it out.
+    /// Takes folds back; the next turn carries it out. Forced: whatever the budgets are.
     pub fn roll_back(
         &mut self,
         wish: &Rollback<'_>,
+        is_forced: bool,
     ) -> Result<Result<(Hold, Vec<RolledBack>), decide::Refusal>> {
         let Some(mut next) = self.previous.clone() else {
             return Ok(Err(decide::Refusal::Nothing("no fold was ever decided".to_owned())));
         };
-        let (decisions, is_whole) = self.state.decisions_after(wish.to)?;
+        if let Err(refusal) = next.may_roll_back(wish) {
+            return Ok(Err(refusal));
+        }
+        let (past, is_whole) = self.state.past(wish.to)?;
         if !is_whole {
             let why = "to: decisions that old are not kept; allowed: a later version";
             return Ok(Err(decide::Refusal::Range(why.to_owned())));
         }
-        let rolled = match next.roll_back(&decisions, wish) {
+        let rolled = match next.roll_back(&past, wish, &self.policy) {
             Ok(rolled) => rolled,
             Err(refusal) => return Ok(Err(refusal)),
         };
+        if let Some(previous) = self.previous.as_ref().filter(|_| !is_forced)
+            && let Some(why) = over_budget(previous, &rolled, &self.estimates, &self.needs, &self.policy)
+        {
+            return Ok(Err(decide::Refusal::Budget(why)));
+        }
         let hold = next.hold.clone().context("a rollback without a hold")?;
         let kept = Kept { previous: Some(next), published: self.published.clone() };
         self.state.keep(&kept, None, &[])?;
@@ -207,12 +218,27 @@ impl Core {
 
     /// Decisions that a crash has kept out of the audit log.
     pub fn unaudited(&self) -> Result<Vec<Said>> {
-        Ok(self.state.unaudited()?.iter().map(of_decision).collect())
+        let mut said: Vec<Said> = self.state.unaudited()?.iter().map(of_decision).collect();
+        let hold = self.previous.as_ref().and_then(|it| it.hold.as_ref());
+        if let Some(hold) = hold
+            && self.state.hold_audited()? < hold.at_ns
+        {
+            said.push(("rolled back", format!("to version {}", hold.to), hold.words()));
+        }
+        Ok(said)
     }
 
     /// All that was said is in the audit log.
     pub fn audited(&self) -> Result<()> {
         self.state.audited()
+    }
+
+    /// The rollback that stands is in the audit log.
+    pub fn audit_hold(&self) -> Result<()> {
+        match self.previous.as_ref().and_then(|it| it.hold.as_ref()) {
+            Some(hold) if self.state.hold_audited()? < hold.at_ns => self.state.audit_hold(hold.at_ns),
+            _ => Ok(()),
+        }
     }
 
     /// One turn: what is to be said of it, and what failed.

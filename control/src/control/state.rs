@@ -4,7 +4,7 @@
 //! last transaction that was acknowledged, whole. `redb` keeps it: copy on write, checksums, a sync before it says that something is done. Values are JSON, so
 //! that a later version can read them.
 
-use crate::decide::{Decision, Outcome, Previous};
+use crate::decide::{Change, Decision, Past, Previous};
 use anyhow::{Context as _, Result};
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use serde::{Deserialize, Serialize};
@@ -136,32 +136,24 @@ impl State {
         Ok(out)
     }
 
-    /// Decisions that came into force after a version, newest first, with whatever else was decided since; none: the newest that came into force. False: there may have been
-    /// more that are not kept any more.
+    /// What a rollback needs of history, read newest first until it is enough. False: there may have been more that is not kept any more.
     ///
     /// # Errors
-    /// They cannot be read.
-    pub fn decisions_after(&self, version: Option<u64>) -> Result<(Vec<Decision>, bool)> {
+    /// It cannot be read.
+    pub fn past(&self, to: Option<u64>) -> Result<(Past, bool)> {
         let read = self.database.begin_read()?;
         let all = read.open_table(DECISIONS)?;
-        let (mut out, mut version) = (Vec::new(), version);
+        let mut past = Past::new(to);
         let mut first = 1;
         for entry in all.iter()?.rev() {
             let (number, bytes) = entry?;
             first = number.value();
-            let decision: Decision = serde_json::from_slice(bytes.value()).context("state: decisions")?;
-            if let Outcome::InForce { version: of } = decision.outcome
-                && !decision.metric.is_empty()
-            {
-                // All of one version belong together.
-                let after = *version.get_or_insert(of.saturating_sub(1));
-                if of <= after {
-                    return Ok((out, true));
-                }
+            let change: Change = serde_json::from_slice(bytes.value()).context("state: decisions")?;
+            if !past.take(change) {
+                return Ok((past, true));
             }
-            out.push(decision);
         }
-        Ok((out, first == 1))
+        Ok((past, first == 1))
     }
 
     /// Decisions that are not known to be in the audit log, oldest first.
@@ -177,6 +169,25 @@ impl State {
             out.push(serde_json::from_slice(entry?.1.value()).context("state: decisions")?);
         }
         Ok(out)
+    }
+
+    /// When the newest rollback began that is known to be in the audit log, Unix nanoseconds; 0: none is.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn hold_audited(&self) -> Result<u64> {
+        Ok(self.database.begin_read()?.open_table(META)?.get("hold_audited")?.map_or(0, |it| it.value()))
+    }
+
+    /// The rollback that began then is in the audit log.
+    ///
+    /// # Errors
+    /// It could not be written.
+    pub fn audit_hold(&self, at_ns: u64) -> Result<()> {
+        let write = self.database.begin_write()?;
+        write.open_table(META)?.insert("hold_audited", at_ns)?;
+        write.commit()?;
+        Ok(())
     }
 
     /// All decisions that are kept are in the audit log.

@@ -1,15 +1,20 @@
 //! A rollback: folds as they were at a version, and nothing new by itself for a while.
 //!
-//! Enters: the decisions that came into force after a version, newest first, who takes them back, and until when. Leaves: a [`Hold`] in what is remembered; the next decision
-//! carries it out by switches, as any other. A pure function, like the decision.
+//! Enters: the changes that came into force after a version, newest first ([`Past`]), who takes them back, and until when. Leaves: a [`Hold`] in what is remembered; the next
+//! decision carries it out by switches, as any other. A pure function, like the decision.
 //!
 //! Who rolls back at night wants two things: that the change which hurts goes, and that nothing else moves until somebody has looked. So while a hold stands, the metrics
 //! that were rolled back keep the labels of that version, whatever budgets say, and for all others `auto` is `recommend`: what would be done is said and waits for approval.
 //! Neither the dwell nor the changes of an hour hold a rollback up. A switch that is under way does: until every stream has crossed it, turning back would lose or double
-//! what is between. Shares stay: what is beyond them folds in the embedders, as it did at that version. Declared folds stay as well: they are the policy's.
+//! what is between. Declared folds stay: they are the policy's.
+//!
+//! A rule with a switch exempts its streams from the budgets of embedders: until `stream_expiry` after the switch what comes back goes out raw, however much it is. So a
+//! rollback whose need is more than a budget is refused, unless it is forced ([`super::weigh`]). After the switch shares hold again, and what is beyond them folds in the embedders.
 
 use super::record::{Decision, Outcome};
 use super::state::{Folded, Previous};
+use crate::needs::LabelKey;
+use crate::policy::Policy;
 use phoenix_plan::InstantMs;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -72,6 +77,71 @@ pub struct Wish<'a> {
     pub for_ns: u64,
 }
 
+/// A change as a rollback needs it: of a [`Decision`], whose JSON it is read from, the rest is left out.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Change {
+    tenant: String,
+    metric: String,
+    labels_before: Vec<LabelKey>,
+    outcome: Outcome,
+    #[serde(default)]
+    by_rollback: Option<u64>,
+}
+
+impl From<&Decision> for Change {
+    fn from(it: &Decision) -> Change {
+        Change {
+            tenant: it.tenant.clone(),
+            metric: it.metric.clone(),
+            labels_before: it.labels_before.clone(),
+            outcome: it.outcome.clone(),
+            by_rollback: it.by_rollback,
+        }
+    }
+}
+
+/// Labels as they were at a version, of metrics that have changed since. It holds one entry a metric, however long the history is.
+#[derive(Clone, Debug, Default)]
+pub struct Past {
+    to: Option<u64>,
+    labels: BTreeMap<(String, String), Folded>,
+    /// Metrics that a rollback has changed, and the version that it went back to: what came between is undone.
+    undone: BTreeMap<(String, String), u64>,
+    has_changes: bool,
+}
+
+impl Past {
+    /// Before any change is read. `to` none: the version before the newest change that no rollback made or undid.
+    pub fn new(to: Option<u64>) -> Past {
+        Past { to, ..Past::default() }
+    }
+
+    /// Takes the next change, newest first. False: it and all before it are not needed.
+    pub fn take(&mut self, change: Change) -> bool {
+        let Outcome::InForce { version } = change.outcome else { return true };
+        if change.metric.is_empty() {
+            return true;
+        }
+        self.has_changes = true;
+        let of = (change.tenant, change.metric);
+        if self.to.is_none() {
+            let undone_to = self.undone.get(&of).copied();
+            match change.by_rollback {
+                Some(to) => drop(self.undone.insert(of.clone(), undone_to.map_or(to, |it| it.min(to)))),
+                None if undone_to.is_some_and(|to| version > to) => {}
+                // All of one version belong together.
+                None => self.to = Some(version.saturating_sub(1)),
+            }
+        }
+        if self.to.is_some_and(|to| version <= to) {
+            return false;
+        }
+        // The oldest change after the version says what was before it.
+        self.labels.insert(of, change.labels_before.into_iter().collect());
+        true
+    }
+}
+
 /// Why there is no rollback.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -79,6 +149,8 @@ pub enum Refusal {
     Range(String),
     /// There is nothing to do.
     Nothing(String),
+    /// More would come back than budgets have, and it is not forced.
+    Budget(String),
 }
 
 impl Hold {
@@ -105,57 +177,74 @@ impl Previous {
         self.hold.as_ref().filter(|it| it.stands(now_ns))
     }
 
-    /// Takes back what came into force after a version. `decisions`: newest first, at least all of those.
+    /// Can there be such a rollback, whatever was decided?
     ///
     /// # Errors
-    /// A [`Refusal`]; then nothing has changed.
-    pub fn roll_back(&mut self, decisions: &[Decision], wish: &Wish<'_>) -> Result<Vec<RolledBack>, Refusal> {
+    /// A [`Refusal`].
+    pub fn may_roll_back(&self, wish: &Wish<'_>) -> Result<(), Refusal> {
         if !HOLD_NS.contains(&wish.for_ns) {
             let (from, to) = (HOLD_NS.start() / 1_000_000_000, HOLD_NS.end() / 1_000_000_000);
             let value = wish.for_ns / 1_000_000_000;
             return Err(Refusal::Range(format!("hold_seconds: {value}; allowed: {from} to {to}")));
         }
-        let standing = self.holding(wish.now_ns).cloned();
-        let to = match (wish.to, &standing) {
-            (Some(to), _) if to < self.version => to,
-            (Some(to), _) => {
+        match (wish.to, self.holding(wish.now_ns)) {
+            (Some(to), _) if to >= self.version => {
                 let newest = self.version.saturating_sub(1);
-                return Err(Refusal::Range(format!(
+                Err(Refusal::Range(format!(
                     "to: {to}; allowed: 0 to {newest}, a version before the newest, which is {}",
                     self.version
-                )));
+                )))
+            }
+            (Some(to), Some(hold)) if to >= hold.to => {
+                let words = hold.words();
+                Err(Refusal::Range(match hold.to.checked_sub(1) {
+                    Some(newest) => {
+                        format!("to: {to}; allowed: 0 to {newest}, a version further back: {words}")
+                    }
+                    None => format!("to: {to}; allowed: none, no version is further back: {words}"),
+                }))
             }
             (None, Some(hold)) => {
-                return Err(Refusal::Nothing(format!(
-                    "{}; allowed: to, a version further back",
-                    hold.words()
-                )));
+                Err(Refusal::Nothing(format!("{}; allowed: to, a version further back", hold.words())))
             }
-            (None, None) => match changes(decisions).next() {
-                Some((version, _)) => version.saturating_sub(1),
-                None => return Err(Refusal::Nothing("no fold was ever decided".to_owned())),
-            },
-        };
-        // The oldest change after the version says what was before it.
-        let mut at_version: BTreeMap<(&str, &str), Folded> = BTreeMap::new();
-        for (version, it) in changes(decisions) {
-            if version > to {
-                at_version.insert((&it.tenant, &it.metric), it.labels_before.iter().cloned().collect());
-            }
+            _ => Ok(()),
         }
+    }
+
+    /// Takes back what came into force after a version. `past`: has taken all of those changes.
+    ///
+    /// # Errors
+    /// A [`Refusal`]; then nothing has changed.
+    pub fn roll_back(
+        &mut self,
+        past: &Past,
+        wish: &Wish<'_>,
+        policy: &Policy,
+    ) -> Result<Vec<RolledBack>, Refusal> {
+        self.may_roll_back(wish)?;
+        let standing = self.holding(wish.now_ns).cloned();
+        let to = match past.to {
+            Some(to) => to,
+            None if past.has_changes => {
+                let why = "every fold that was decided is taken back already; allowed: to, a version";
+                return Err(Refusal::Nothing(why.to_owned()));
+            }
+            None => return Err(Refusal::Nothing("no fold was ever decided".to_owned())),
+        };
         let mut rolled = Vec::new();
-        for ((tenant, metric), labels) in at_version {
+        for ((tenant, metric), labels) in &past.labels {
             let treatment = self.treatment(tenant, metric);
             let now = treatment.map(|it| it.in_force.clone()).unwrap_or_default();
-            if now == labels {
+            if now == *labels {
                 continue;
             }
-            let waits = treatment.filter(|it| it.is_turning()).map(super::standing::why_turning);
+            let waits = treatment.filter(|it| it.is_turning());
+            let waits = waits.map(|it| super::standing::why_turning(it, policy));
             rolled.push(RolledBack {
-                tenant: tenant.to_owned(),
-                metric: metric.to_owned(),
+                tenant: tenant.clone(),
+                metric: metric.clone(),
                 from: now,
-                to: labels,
+                to: labels.clone(),
                 waits,
             });
         }
@@ -182,12 +271,4 @@ impl Previous {
     pub fn release(&mut self, now_ns: u64) -> Option<Hold> {
         self.hold.take().filter(|it| it.stands(now_ns))
     }
-}
-
-/// Changes of metrics that came into force, with their versions, newest first.
-fn changes(decisions: &[Decision]) -> impl Iterator<Item = (u64, &Decision)> {
-    decisions.iter().filter(|it| !it.metric.is_empty()).filter_map(|it| match it.outcome {
-        Outcome::InForce { version } => Some((version, it)),
-        _ => None,
-    })
 }

@@ -32,6 +32,9 @@ pub struct Decision {
     pub inputs: Inputs,
     /// What it saves a month; below zero: what it costs.
     pub saving: Priced,
+    /// A rollback made it: the version that it went back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_rollback: Option<u64>,
     /// For a person.
     pub sentence: String,
 }

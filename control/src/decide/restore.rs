@@ -32,7 +32,7 @@ pub fn restore(
             continue;
         }
         let since_ns = unit.overlapping_since_ns;
-        if since_ns > 0 && now_ns.saturating_sub(since_ns) / 1_000_000 >= period_ms {
+        if unit.inflates(period_ms, now_ns) {
             units.all[index].wanted.clear();
             let because = format!(
                 "several embedders have seen the same streams of it for {}, and a sum over them would count those twice",

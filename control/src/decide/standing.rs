@@ -11,6 +11,7 @@ use super::scope::named;
 use super::state::{DeclaredState, Folded, Previous, Treatment};
 use super::unit::{Unit, Units};
 use super::words;
+use crate::needs::Needs;
 use crate::policy::{DeclaredFold, Mode, Policy};
 use phoenix_plan::{InstantMs, Labels};
 
@@ -68,11 +69,15 @@ pub fn settle(
         let unit = units.find(&it.tenant, &it.metric);
         refresh(it, unit, units, hold.as_ref(), policy, now_ns);
         let id = id_of(it);
+        let is_overlap =
+            it.wanted.is_empty() && unit.is_some_and(|unit| unit.inflates(units.period_ms, now_ns));
         let mode = match policy.mode_of(&it.tenant) {
-            Mode::Auto if hold.is_some() => Mode::Recommend,
+            // What would inflate comes back also then.
+            Mode::Auto if hold.is_some() && !is_overlap => Mode::Recommend,
             mode => mode,
         };
         let is_rolled_back = held(hold.as_ref(), it, policy).is_some();
+        let by_rollback = hold.as_ref().filter(|_| is_rolled_back).map(|it| it.to);
         let is_approved = next.approved.contains(&id) || is_rolled_back;
         let target = match mode {
             Mode::Auto => it.wanted.clone(),
@@ -96,8 +101,17 @@ pub fn settle(
                 }
             }
         }
+        let has_changed = it.in_force != before;
+        if has_changed && it.in_force == it.wanted {
+            outcome = Outcome::InForce { version: 0 };
+        } else if has_changed {
+            // Nothing is in force under `observe`: what was is wanted still, and history has its end.
+            let off = turned_off(it, unit, &before);
+            let in_force = Outcome::InForce { version: 0 };
+            decisions.push(decision(&off, id_of(&off), &before, in_force, None, policy, now_ns));
+        }
         if is_news {
-            decisions.push(decision(it, id, &before, outcome, policy, now_ns));
+            decisions.push(decision(it, id, &before, outcome, by_rollback, policy, now_ns));
         }
     }
     next.changes_ns.extend(changes);
@@ -125,16 +139,82 @@ fn roll_back(next: &mut Previous, hold: Option<&Hold>, units: &Units<'_>, policy
         it.wanted_ns = now_ns;
         it.because = hold.map(Hold::words);
         let unit = units.find(&metric.tenant, &metric.metric);
-        let series = |folded: &Folded| unit.map_or(0.0, |unit| kept(unit.remaining(folded)));
-        it.inputs = Inputs {
-            scope: "a rollback".to_owned(),
-            need: unit.map_or(0.0, |unit| kept(unit.active)),
-            baseline: unit.map_or(0.0, |unit| kept(unit.baseline)),
-            series_before: series(&it.in_force),
-            series_after: series(&it.wanted),
-            ..Inputs::default()
-        };
+        it.inputs = without_budget("a rollback", unit, &it.in_force, &it.wanted);
     }
+}
+
+/// Inputs of a change that no budget asks for.
+fn without_budget(scope: &str, unit: Option<&Unit<'_>>, from: &Folded, to: &Folded) -> Inputs {
+    let series = |folded: &Folded| unit.map_or(0.0, |unit| kept(unit.remaining(folded)));
+    Inputs {
+        scope: scope.to_owned(),
+        need: unit.map_or(0.0, |unit| kept(unit.active)),
+        baseline: unit.map_or(0.0, |unit| kept(unit.baseline)),
+        series_before: series(from),
+        series_after: series(to),
+        ..Inputs::default()
+    }
+}
+
+/// A treatment as though what is in force were wanted, because of the mode.
+fn turned_off(it: &Treatment, unit: Option<&Unit<'_>>, before: &Folded) -> Treatment {
+    Treatment {
+        wanted: it.in_force.clone(),
+        inputs: without_budget("the mode observe", unit, before, &it.in_force),
+        because: Some("the mode is observe, under which nothing folds by decision".to_owned()),
+        ..it.clone()
+    }
+}
+
+/// Takes out of a hold what must not fold: a hold goes before budgets, never before "no fold inflates" or what is protected. What was taken out, and why.
+pub fn let_go(
+    next: &mut Previous,
+    units: &Units<'_>,
+    needs: &Needs,
+    policy: &Policy,
+    now_ns: u64,
+) -> Vec<Decision> {
+    let Some(hold) = next.holding(now_ns).cloned() else { return Vec::new() };
+    let mut decisions = Vec::new();
+    let mut stays = hold.clone();
+    stays.metrics.retain(|metric| {
+        let unit = units.find(&metric.tenant, &metric.metric);
+        let in_force = next.treatment(&metric.tenant, &metric.metric).map(|it| &it.in_force);
+        let is_new = !in_force.is_some_and(|it| metric.labels.is_subset(it));
+        let asked = needs.of_metric(&policy.plan, &metric.metric);
+        let mut whys = metric.labels.iter().filter_map(|key| {
+            let why = super::unit::why_not(key, &metric.metric, &asked.of(key), policy);
+            (!why.is_empty()).then(|| format!("{}: {why}", key.key))
+        });
+        let overlaps = |unit: &&Unit<'_>| {
+            !metric.labels.is_empty()
+                && if is_new { unit.overlaps } else { unit.inflates(units.period_ms, now_ns) }
+        };
+        let why = whys.next().or_else(|| {
+            let why = "several embedders see the same streams, and a sum over them would count those twice";
+            unit.filter(overlaps).map(|_| why.to_owned())
+        });
+        let Some(why) = why else { return true };
+        let words = words::metric(&metric.tenant, &metric.metric);
+        decisions.push(Decision {
+            id: format!("held:{}/{}", metric.tenant, metric.metric),
+            at_ns: now_ns,
+            tenant: metric.tenant.clone(),
+            metric: metric.metric.clone(),
+            action: Action::Fold,
+            labels: metric.labels.iter().cloned().collect(),
+            labels_before: in_force.into_iter().flatten().cloned().collect(),
+            sentence: format!("{words} is not held any more as it was at version {}: {why}.", hold.to),
+            outcome: Outcome::Held { why },
+            effective: None,
+            inputs: Inputs { scope: "a rollback".to_owned(), ..Inputs::default() },
+            saving: crate::policy::Priced::default(),
+            by_rollback: Some(hold.to),
+        });
+        false
+    });
+    next.hold = Some(stays);
+    decisions
 }
 
 /// Brings a treatment up to date: its switch may be over, its metric gone, its streams in one embedder each again.
@@ -186,8 +266,12 @@ fn turn(it: &mut Treatment, target: Folded, policy: &Policy, now_ns: u64) {
 }
 
 /// Why a metric cannot change before its switch is over.
-pub(super) fn why_turning(it: &Treatment) -> String {
-    format!("the switch at {} is not over before every stream has crossed it or is forgotten", it.switch_at)
+pub(super) fn why_turning(it: &Treatment, policy: &Policy) -> String {
+    let over = InstantMs(it.switch_at.0.saturating_add(policy.plan.stream_expiry().0));
+    format!(
+        "the switch at {} is not over before {over}, plan.stream_expiry later, when every stream has crossed it or is forgotten",
+        it.switch_at
+    )
 }
 
 /// What holds changes back.
@@ -217,7 +301,7 @@ impl Brakes {
         now_ns: u64,
     ) -> Option<String> {
         if it.is_turning() {
-            return Some(why_turning(it));
+            return Some(why_turning(it, policy));
         }
         let until_ns = it.changed_ns.saturating_add(policy.change.dwell.as_nanos());
         // Who takes something back by hand has had enough of waiting.
@@ -305,6 +389,7 @@ fn decision(
     id: String,
     before: &Folded,
     outcome: Outcome,
+    by_rollback: Option<u64>,
     policy: &Policy,
     now_ns: u64,
 ) -> Decision {
@@ -332,6 +417,7 @@ fn decision(
         outcome,
         saving: kept_price(policy.prices.of(it.inputs.series_before - it.inputs.series_after)),
         inputs: it.inputs.clone(),
+        by_rollback,
         sentence,
     }
 }
@@ -414,6 +500,7 @@ fn exceeded(units: &Units<'_>, wish: &Wish, now_ns: u64) -> Decision {
             ..Inputs::default()
         },
         saving: crate::policy::Priced::default(),
+        by_rollback: None,
     }
 }
 
@@ -451,6 +538,7 @@ fn enforced(next: &Previous, policy: &Policy, units: &Units<'_>, now_ns: u64) ->
                 ..Inputs::default()
             },
             saving: crate::policy::Priced::default(),
+            by_rollback: None,
             sentence: format!(
                 "Embedders have shares of the budget of {}, {} together, and {end}.",
                 named(tenant),
@@ -525,6 +613,7 @@ fn no_room(fold: &DeclaredFold, decided: usize, declared: usize, now_ns: u64) ->
         effective: None,
         inputs: Inputs { scope: format!("the declared fold {}", fold.name), ..Inputs::default() },
         saving: crate::policy::Priced::default(),
+        by_rollback: None,
     }
 }
 

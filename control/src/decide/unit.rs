@@ -25,6 +25,8 @@ pub struct Units<'e> {
     pub is_known: bool,
     /// All are heard, and there are some.
     pub is_whole: bool,
+    /// How long a stream that has moved is seen in two places, milliseconds.
+    pub period_ms: u64,
 }
 
 /// A metric of a tenant.
@@ -158,7 +160,8 @@ impl<'e> Units<'e> {
         }
         let is_known = previous.missing(estimates, policy).next().is_none();
         let all_speak = estimates.embedders.iter().all(|it| !it.is_silent);
-        Units { all, is_known, is_whole: is_known && all_speak && !estimates.embedders.is_empty() }
+        let is_whole = is_known && all_speak && !estimates.embedders.is_empty();
+        Units { all, is_known, is_whole, period_ms: estimates.period_ms }
     }
 
     /// A metric of a tenant.
@@ -261,6 +264,12 @@ impl<'e> Unit<'e> {
                 label.map_or(0, |label| label.listed_by) < it.listing
             })
         })
+    }
+
+    /// Has it been seen in several embedders for a period? Then folding it inflates.
+    pub fn inflates(&self, period_ms: u64, now_ns: u64) -> bool {
+        let since_ns = self.overlapping_since_ns;
+        since_ns > 0 && now_ns.saturating_sub(since_ns) / 1_000_000 >= period_ms
     }
 
     /// Is what its wanted labels leave known from this time's numbers?
@@ -397,7 +406,7 @@ impl<'e> Unit<'e> {
 }
 
 /// Why a label may not fold; empty: it may.
-fn why_not(label: &LabelKey, metric: &str, needed: &Use, policy: &Policy) -> String {
+pub(super) fn why_not(label: &LabelKey, metric: &str, needed: &Use, policy: &Policy) -> String {
     let key = label.key.as_str();
     let plain = (1..=bounds::KEY_BYTES).contains(&key.len())
         && !key.contains(',')

@@ -93,6 +93,13 @@ fn a_rollback_is_seamless_holds_and_survives_a_kill() {
 
     // The switch of the fold is under way: the way back waits for its end, and says so.
     let said = control.phoenix(&["plan", "rollback", "--for", "1h"]);
+    for wanted in
+        ["409 Conflict: force: false; ", "count towards the budget of shop, which is 500", "allowed: true"]
+    {
+        assert!(!said.status.success() && text(&said).contains(wanted), "{wanted}: {}", text(&said));
+    }
+    assert_eq!(control.get("/api/v1/status")["hold"], Value::Null);
+    let said = control.phoenix(&["plan", "rollback", "--for", "1h", "--force"]);
     assert!(said.status.success(), "{}", text(&said));
     for wanted in ["drops user", "raw", "the switch at ", "phoenix plan release"] {
         assert!(text(&said).contains(wanted), "{wanted}: {}", text(&said));

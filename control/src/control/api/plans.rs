@@ -12,6 +12,7 @@ use phoenix_serve::guard::Pass;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::sync::atomic::Ordering;
 
 /// How long a rollback holds when nothing is said, seconds: from the night into the morning.
 pub const HOLD_SECONDS: u64 = 12 * 3_600;
@@ -94,6 +95,9 @@ pub struct Rollback {
     to: Option<u64>,
     /// How long nothing is decided by itself: 60 to 2,592,000; 43,200 when left out.
     hold_seconds: Option<u64>,
+    /// Also where more comes back than the budgets have: no budget bounds it until `plan.stream_expiry` after the switch.
+    #[serde(default)]
+    force: bool,
 }
 
 /// What a rollback does.
@@ -112,13 +116,16 @@ pub async fn roll_back(
 ) -> Answer<(StatusCode, Json<RolledBack>)> {
     let by = &pass.caller.name;
     let for_ns = asked.hold_seconds.unwrap_or(HOLD_SECONDS).saturating_mul(1_000_000_000);
-    let done = it.core().roll_back(&decide::Rollback { by, to: asked.to, now_ns: now_ns(), for_ns });
+    let wish = decide::Rollback { by, to: asked.to, now_ns: now_ns(), for_ns };
+    let done = it.core().roll_back(&wish, asked.force);
     let (hold, metrics) = match done.map_err(failed)? {
         Ok(done) => done,
         Err(refused) => {
             let refused = match refused {
                 decide::Refusal::Range(why) => bad(why),
-                decide::Refusal::Nothing(why) => Refused(StatusCode::CONFLICT, why),
+                decide::Refusal::Nothing(why) | decide::Refusal::Budget(why) => {
+                    Refused(StatusCode::CONFLICT, why)
+                }
             };
             it.refuse(by, "refused", "rollback", &refused.1);
             return Err(refused);
@@ -126,8 +133,14 @@ pub async fn roll_back(
     };
     let names: Vec<String> = metrics.iter().map(|it| format!("{}/{}", it.tenant, it.metric)).collect();
     let until = phoenix_plan::InstantMs(hold.until_ns / 1_000_000);
-    let detail = format!("held until {until}: {}", names.join(", "));
+    let failed_before = it.audit_failed.load(Ordering::Relaxed);
+    let forced = if asked.force { ", forced" } else { "" };
+    let detail = format!("held until {until}{forced}: {}", names.join(", "));
     it.note(by, "rolled back", &format!("to version {}", hold.to), &detail);
+    // A line that could not be written is written when the control host begins again.
+    if it.audit_failed.load(Ordering::Relaxed) == failed_before {
+        it.core().audit_hold().map_err(failed)?;
+    }
     it.wake.notify_one();
     Ok((StatusCode::ACCEPTED, Json(RolledBack { hold, metrics })))
 }
