@@ -16,11 +16,13 @@ const METRICS: [&str; 4] = ["requests", "jobs", "queries", "emails"];
 const STREAMS_MAX: usize = 120;
 /// Instances that are tried.
 const SEEDS: u64 = 3_000;
-/// The most usual series that `decide` may lose, as a multiple of the least: greedy alone is within twice of the best for fixed savings; several budgets and savings that shrink
-/// add to that. The worst of the seeds is printed.
-const LOSS_MAX: f64 = 4.0;
-/// The same of weights of queries.
-const WEIGHT_MAX: f64 = 3.0;
+/// The most usual series that `decide` may lose of one fleet, as a multiple of the least, one added to both: greedy alone is within twice of the best for fixed savings; several
+/// budgets, which are met one after the other, and savings that shrink add to that. The worst of the seeds is printed.
+const LOSS_MAX: f64 = 6.0;
+/// And of all fleets together.
+const LOSS_OF_ALL_MAX: f64 = 1.1;
+/// Of weights of queries, for one fleet.
+const WEIGHT_MAX: f64 = 1.5;
 
 /// One instance.
 struct Case {
@@ -198,7 +200,7 @@ fn cheapest(case: &Case, all: &[(&'static str, BTreeMap<BTreeSet<LabelKey>, Cost
 #[test]
 fn budgets_that_can_be_held_are_and_the_loss_is_within_a_bound_of_the_least() {
     let (mut held, mut acted, mut exact, mut above) = (0, 0, 0, 0);
-    let mut broken = Vec::new();
+    let (mut broken, mut sums) = (Vec::new(), (0.0, 0.0));
     let (mut loss, mut weight) = ((1.0_f64, 0), (1.0_f64, 0));
     for seed in 0..SEEDS {
         let case = Case::new(seed);
@@ -246,13 +248,19 @@ fn budgets_that_can_be_held_are_and_the_loss_is_within_a_bound_of_the_least() {
         if our.0 == least.0 {
             let ratio = (our.1 + 1.0) / (least.1 + 1.0);
             above += u32::from(ratio > 2.0);
+            (sums.0, sums.1) = (sums.0 + our.1, sums.1 + least.1);
             worse(&mut loss, ratio);
         }
     }
     println!(
-        "{held} of {SEEDS} can be held, and are; {acted} by folding; {exact} at the least cost, {above} above twice; at worst {:.2} times the series (seed {}) and {:.2} times the weight (seed {})",
-        loss.0, loss.1, weight.0, weight.1
+        "{held} of {SEEDS} can be held, and are; {acted} by folding; {exact} at the least cost, {above} above twice; all together {:.3} times the series, at worst {:.2} times the series (seed {}) and {:.2} times the weight (seed {})",
+        sums.0 / sums.1,
+        loss.0,
+        loss.1,
+        weight.0,
+        weight.1
     );
+    assert!(sums.0 <= LOSS_OF_ALL_MAX * sums.1, "{} and {}", sums.0, sums.1);
     assert!(broken.is_empty(), "{} of {held}:\n{}", broken.len(), broken[..broken.len().min(5)].join("\n"));
     assert!(loss.0 <= LOSS_MAX, "seed {} loses {} times the least", loss.1, loss.0);
     assert!(weight.0 <= WEIGHT_MAX, "seed {} costs queries of {} times the least weight", weight.1, weight.0);
