@@ -201,6 +201,28 @@ impl Packed {
     }
 }
 
+/// A report that was read, and is packed: what costs time, and needs nobody who waits.
+pub struct Incoming {
+    report: Report,
+    packed: Packed,
+}
+
+impl Incoming {
+    /// Reads a report.
+    ///
+    /// # Errors
+    /// A [`Refusal`], of what does not depend on the reports before it.
+    pub fn read(bytes: &[u8], now_ns: u64) -> Result<Incoming, Refusal> {
+        let report = phoenix_report::read(bytes, now_ns).map_err(|error| worded(error, bytes.len()))?;
+        Ok(Incoming { report, packed: Packed::new(bytes) })
+    }
+
+    /// Whose it is.
+    pub fn process(&self) -> &str {
+        &self.report.process
+    }
+}
+
 /// The reports in force. A copy costs little, and shares their bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Collector {
@@ -230,7 +252,14 @@ impl Collector {
     /// # Errors
     /// A [`Refusal`]; then nothing has changed.
     pub fn take(&mut self, bytes: &[u8], now_ns: u64) -> Result<Taken, Refusal> {
-        let report = phoenix_report::read(bytes, now_ns).map_err(|error| worded(error, bytes.len()))?;
+        self.put(Incoming::read(bytes, now_ns)?, now_ns)
+    }
+
+    /// The same of one that was read.
+    ///
+    /// # Errors
+    /// As [`Collector::take`].
+    pub fn put(&mut self, Incoming { report, packed }: Incoming, now_ns: u64) -> Result<Taken, Refusal> {
         if report.key != self.settings.key {
             let allowed = format!("{:016x}, the fingerprint of the policy's key", self.settings.key);
             return Err(Refusal::new(Reason::Key, "key", format!("{:016x}", report.key), allowed));
@@ -241,7 +270,6 @@ impl Collector {
             let value = format!("{} s old", age_ns / 1_000_000_000);
             return Err(Refusal::new(Reason::Late, "time_unix_nano", value, allowed));
         }
-        let packed = Packed::new(bytes);
         let before = self.processes.get(&report.process).and_then(|workers| workers.get(&report.worker));
         if let Some(held) = before {
             compare(held, &report, &packed)?;
@@ -252,7 +280,7 @@ impl Collector {
         };
         let others = self.processes.get(&report.process).into_iter().flatten();
         let others = others.filter(|(worker, _)| **worker != report.worker);
-        let of_process = others.map(|(_, held)| held.packed.len as u64).sum::<u64>() + bytes.len() as u64;
+        let of_process = others.map(|(_, held)| held.packed.len as u64).sum::<u64>() + packed.len as u64;
         if of_process > PROCESS_BYTES_MAX {
             let value = format!("{of_process} bytes of {} with its other workers", report.process);
             let allowed = format!("{PROCESS_BYTES_MAX} bytes of a process");

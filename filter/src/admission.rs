@@ -340,9 +340,9 @@ impl Registry {
     }
 
     /// The fold of a rule that takes over at once what a budget folds of a metric: no stream counts from zero that would not have done so there.
-    pub fn takes_over(&mut self, plan: &Compiled, metric: u64, fold: &Fold) -> Rc<Fold> {
+    pub fn takes_over(&mut self, plan: &Compiled, metric: u64, fold: &Fold, at_once: Since) -> Rc<Fold> {
         let forgot_s = self.log.state.metrics.get(&metric).map_or(0, |it| it.forgot_s);
-        let since = self.since(plan, forgot_s, UnixNanos(0)).max(fold.since);
+        let since = self.since(plan, forgot_s, UnixNanos(0)).max(at_once);
         self.folds.since(fold, since)
     }
 

@@ -461,7 +461,7 @@ impl<'a> Walk<'a> {
         // Where every point passes by the same guard, that has a short way as well.
         let passing = self.ruled().filter(|_| is_guarding && intake.is_number());
         let (mut fields, mut left) = (points.fields(self.buf), points.count);
-        if passing.is_some() && !self.settled.is_empty() {
+        if passing == Some(Ruled::No) && !self.settled.is_empty() {
             self.meet_guard(&within, Ruled::No);
         }
         while fields.advance()? {

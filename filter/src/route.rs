@@ -93,8 +93,8 @@ pub struct Switched {
     pub before: Option<Fold>,
     /// The fold of the others; none: they pass.
     pub after: Option<Fold>,
-    /// The fold `after` as streams join it that a budget folds: they were watched before this came into force, and none of them was raw.
-    pub at_once: Option<Fold>,
+    /// Since when streams are watched that join the fold `after` at once, since a budget folds them: none of them was raw.
+    pub at_once: Since,
     /// One stream switches by itself: the series that it folded into goes on.
     pub alone: bool,
 }
@@ -233,11 +233,11 @@ impl Compiled {
                 it.all_folded = all_folded;
             }
             if let Course::Switch(it) = course
-                && let (Some(after), Some(at_once)) = (&it.after, &mut it.at_once)
+                && let Some(after) = &it.after
             {
                 let is_older = self.budgets_since.at < after.since.at;
                 // What a budget forgot is a matter of its own: [`Registry::takes_over`](crate::admission::Registry::takes_over).
-                at_once.since = if is_older { self.budgets_since } else { after.since };
+                it.at_once = if is_older { self.budgets_since } else { after.since };
             }
         }
     }
@@ -299,8 +299,14 @@ fn course(hasher: &Hasher, plan: &Plan, rule: &Rule, folds: &mut usize) -> Cours
         let at = UnixNanos(switch.at.as_nanos());
         let settled_at = at.plus(plan.stream_expiry.as_nanos());
         let before = ready(switch.from.pipeline, &switch.from.fold);
-        let at_once = if before.is_none() { ready(rule.pipeline, &rule.fold) } else { None };
-        return Course::Switch(Box::new(Switched { at, settled_at, before, after, at_once, alone: false }));
+        return Course::Switch(Box::new(Switched {
+            at,
+            settled_at,
+            before,
+            after,
+            at_once: Since::default(),
+            alone: false,
+        }));
     }
     after.map_or(Course::Pass, Course::Fold)
 }

@@ -3,7 +3,7 @@
 //! Enters: reports. Leaves: what became of each, and a copy of all that are in force for the turn that reads them; the copy shares their bytes, so that for the time of a turn
 //! up to twice `reports.bytes_max` may be held.
 
-use crate::collect::{Collector, Refusal, Settings, Taken};
+use crate::collect::{Collector, Incoming, Refusal, Settings, Taken};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -29,10 +29,10 @@ impl Intake {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A report.
-    pub fn take(&self, bytes: &[u8], now_ns: u64) -> Result<Taken, Refusal> {
+    /// A report, as it was read, or why it could not be.
+    pub fn put(&self, read: Result<Incoming, Refusal>, now_ns: u64) -> Result<Taken, Refusal> {
         let mut inner = self.inner();
-        let taken = inner.collector.take(bytes, now_ns);
+        let taken = read.and_then(|report| inner.collector.put(report, now_ns));
         let word = match &taken {
             Ok(_) => "taken",
             Err(refusal) => refusal.reason.word(),
@@ -86,15 +86,19 @@ mod tests {
         report.encode_to_vec()
     }
 
+    fn take(intake: &Intake, bytes: &[u8]) -> Result<Taken, Refusal> {
+        intake.put(Incoming::read(bytes, NOW_NS), NOW_NS)
+    }
+
     #[test]
     fn what_a_turn_reads_stays_while_others_come() {
         let intake = Intake::new(Settings { key: 7, bytes_max: 1 << 20, forget_after_ns: 1_000_000_000 });
-        assert_eq!(intake.take(&report(1), NOW_NS), Ok(Taken::First));
+        assert_eq!(take(&intake, &report(1)), Ok(Taken::First));
         let (forgotten, copy) = intake.newest(NOW_NS);
         assert!(forgotten.is_empty());
         // The copy is held, as by a turn, and the next report is taken.
-        assert_eq!(intake.take(&report(2), NOW_NS), Ok(Taken::Newer));
-        assert!(intake.take(&report(1), NOW_NS).is_err());
+        assert_eq!(take(&intake, &report(2)), Ok(Taken::Newer));
+        assert!(take(&intake, &report(1)).is_err());
         let of = |collector: &Collector| -> Vec<u64> {
             collector.processes(NOW_NS).flat_map(|(_, all)| all).map(|it| it.sequence).collect()
         };

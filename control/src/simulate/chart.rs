@@ -5,7 +5,9 @@
 
 use super::run::Run;
 use crate::decide::Action;
+use std::borrow::Cow;
 use std::fmt::Write;
+use textwrap::{Options, WordSplitter};
 
 const WIDTH: f64 = 960.0;
 const LEFT: f64 = 70.0;
@@ -47,7 +49,7 @@ pub fn svg(run: &Run) -> String {
     let y = |value: f64| BOTTOM - (BOTTOM - TOP) * (value / high).clamp(0.0, 1.0);
     let told: Vec<_> =
         run.decisions.iter().filter(|(_, it)| it.action != Action::Enforce).take(SENTENCES_MAX).collect();
-    let lines: Vec<Vec<String>> = told.iter().map(|(_, it)| wrapped(&it.sentence)).collect();
+    let lines: Vec<Vec<Cow<'_, str>>> = told.iter().map(|(_, it)| wrapped(&it.sentence)).collect();
     let height = TEXT_TOP + LINE * lines.iter().map(Vec::len).sum::<usize>() as f64;
     let mut svg = format!(
         r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="Series in and out over time, and decisions">{STYLE}<rect class="bg" width="{WIDTH}" height="{height}"/>"#
@@ -169,23 +171,9 @@ fn lower(svg: &mut String, run: &Run, x: &dyn Fn(u64) -> f64, line: &Line<'_>) {
 }
 
 /// A sentence in lines.
-fn wrapped(text: &str) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let is_full = lines.last().is_some_and(|line| {
-            !line.is_empty() && line.chars().count() + word.chars().count() >= LINE_CHARS
-        });
-        if is_full {
-            lines.push(String::new());
-        }
-        if let Some(line) = lines.last_mut() {
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
-    }
-    lines
+fn wrapped(text: &str) -> Vec<Cow<'_, str>> {
+    let options = Options::new(LINE_CHARS).break_words(false).word_splitter(WordSplitter::NoHyphenation);
+    textwrap::wrap(text, options)
 }
 
 fn escaped(text: &str) -> String {

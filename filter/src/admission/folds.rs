@@ -118,7 +118,7 @@ impl Folds {
                 settled_at,
                 before: Some(before),
                 after: None,
-                at_once: None,
+                at_once: Since::default(),
                 alone: false,
             })
         });

@@ -13,7 +13,7 @@ use super::{Registry, low8, rests};
 use crate::measure::GENERATIONS;
 use crate::route::{self, Compiled, Switched, TopK};
 use crate::shared::{If, Shared};
-use crate::units::UnixNanos;
+use crate::units::{Since, UnixNanos};
 use phoenix_plan::Budgets;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -79,8 +79,14 @@ impl Registry {
         let mut fold = route::fold(&plan.hasher, &plan.plan, declared, number);
         fold.begin(since);
         let settled_at = at.plus(plan.plan.stream_expiry.as_nanos());
-        let made =
-            Rc::new(Switched { at, settled_at, before: Some(fold), after: None, at_once: None, alone: true });
+        let made = Rc::new(Switched {
+            at,
+            settled_at,
+            before: Some(fold),
+            after: None,
+            at_once: Since::default(),
+            alone: true,
+        });
         if self.tops.made.len() >= FOLDS_MAX {
             self.tops.made.clear();
         }

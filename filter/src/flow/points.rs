@@ -159,9 +159,9 @@ impl Walk<'_> {
                 && let Some(metric) = walk.contained(&seen)?
             {
                 // A budget folds it already: it has no raw series that could go on until the switch.
-                let fold = switch.at_once.as_ref().unwrap_or(to);
-                let later = walk.s.registry.as_mut().map(|it| it.takes_over(plan, metric, fold));
-                return walk.by(&seen, within, Way::Fold(later.as_deref().unwrap_or(fold)));
+                let since = switch.at_once;
+                let fold = walk.s.registry.as_mut().map(|it| it.takes_over(plan, metric, to, since));
+                return walk.by(&seen, within, Way::Fold(fold.as_deref().unwrap_or(to)));
             }
             walk.by(&seen, within, way)
         })

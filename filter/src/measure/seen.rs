@@ -1,7 +1,7 @@
 //! Which streams came in this generation already: sixteen bits each, in rows of one cache line.
 //!
 //! Says "seen" wrongly about once in two thousand times (up to 32 prints of 16 bits in a row), which an estimate with two percent of error does
-//! not notice; never "new" for what is in it, unless its row overflowed, which only costs time. Nothing that is enforced relies on it.
+//! not notice; never "new" for what is in it, unless its row overflowed or the set grew twice since, which only costs time. Nothing that is enforced relies on it.
 
 /// Words of a row: 64 bytes.
 const ROW: usize = 8;

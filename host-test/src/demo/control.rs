@@ -11,6 +11,7 @@ use anyhow::{Context as _, ensure};
 use ask::Client;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use std::ffi::OsStr;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,8 @@ pub struct Control {
     folder: PathBuf,
     phoenix: PathBuf,
     client: Client,
+    /// While it is open, nobody else runs in the folder.
+    _lock: fs::File,
 }
 
 impl Control {
@@ -57,6 +60,11 @@ impl Control {
         let module = module
             .canonicalize()
             .with_context(|| format!("no module at {}: run `cargo xtask build`", module.display()))?;
+        folder.parent().map_or(Ok(()), fs::create_dir_all)?;
+        let lock = fs::File::create(folder.with_extension("lock"))?;
+        // The other one would go on with certificates that nobody knows.
+        lock.try_lock()
+            .with_context(|| format!("{}: another demo runs there; allowed: one", folder.display()))?;
         // What an earlier run left is another run's.
         if folder.exists() {
             fs::remove_dir_all(folder).with_context(|| format!("remove {}", folder.display()))?;
@@ -75,24 +83,19 @@ impl Control {
         fs::write(folder.join("envoy.json"), reports::settings().to_string())?;
         write_policy(&folder, false)?;
         let log = fs::File::create(folder.join("control.log"))?;
+        let files = [
+            ("--policy", folder.join("policy.yaml")),
+            ("--state", folder.join("control.redb")),
+            ("--access", folder.join("access.yaml")),
+            ("--envoy", folder.join("envoy.json")),
+            ("--certificate", certificates.join("control.pem")),
+            ("--key", certificates.join("control.key")),
+            ("--client-ca", certificates.join("ca.pem")),
+            ("--module", module),
+        ];
         let mut child = Command::new(phoenix)
             .args(["control", "--listen", "127.0.0.1:0"])
-            .arg("--policy")
-            .arg(folder.join("policy.yaml"))
-            .arg("--state")
-            .arg(folder.join("control.redb"))
-            .arg("--certificate")
-            .arg(certificates.join("control.pem"))
-            .arg("--key")
-            .arg(certificates.join("control.key"))
-            .arg("--client-ca")
-            .arg(certificates.join("ca.pem"))
-            .arg("--access")
-            .arg(folder.join("access.yaml"))
-            .arg("--envoy")
-            .arg(folder.join("envoy.json"))
-            .arg("--module")
-            .arg(module)
+            .args(files.iter().flat_map(|(flag, file)| [OsStr::new(flag), file.as_os_str()]))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -108,7 +111,7 @@ impl Control {
             format!("phoenix control said {line:?} ({read:?}):\n{log}")
         })?;
         let client = Client::new(address, &certificates, PERSON)?;
-        Ok(Self { child, address, folder, phoenix: phoenix.to_path_buf(), client })
+        Ok(Self { child, address, folder, phoenix: phoenix.to_path_buf(), client, _lock: lock })
     }
 
     /// Its port.

@@ -2,6 +2,7 @@
 
 use super::super::core::node_of;
 use super::{Answer, App, Refused, bad, failed};
+use crate::collect::Incoming;
 use crate::control::now_ns;
 use crate::report_body;
 use axum::extract::{Extension, Request, State};
@@ -24,20 +25,17 @@ pub async fn report(
         }
     };
     let taken = tokio::task::spawn_blocking(move || {
-        // One time for all that looks at it: what is of the future for one is so for the other.
         let now_ns = now_ns();
-        // Of what cannot be read the collector says why.
-        if !caller.nodes.is_empty()
-            && let Ok(report) = phoenix_report::read(&body, now_ns)
+        let read = Incoming::read(&body, now_ns);
+        if let Ok(report) = &read
+            && !caller.nodes.is_empty()
+            && !caller.is_node(node_of(report.process()))
         {
-            let of = report.process;
-            if !caller.is_node(node_of(&of)) {
-                let why = format!("process: {of:?} is not of {:?}", caller.name);
-                it.refuse(&caller.name, "denied", "report", &why);
-                return Err(Refused(StatusCode::FORBIDDEN, why));
-            }
+            let why = format!("process: {:?} is not of {:?}", report.process(), caller.name);
+            it.refuse(&caller.name, "denied", "report", &why);
+            return Err(Refused(StatusCode::FORBIDDEN, why));
         }
-        let refused = match it.intake.take(&body, now_ns) {
+        let refused = match it.intake.put(read, now_ns) {
             Ok(_) => return Ok(StatusCode::ACCEPTED),
             Err(refused) => refused,
         };

@@ -6,6 +6,7 @@ use super::super::gateways::{NODES, Pushes};
 use super::{Decision, Story};
 use serde_json::{Value, json};
 use std::time::Duration;
+use textwrap::{Options, WordSplitter};
 
 /// Columns of a line, without the margin.
 const WIDTH: usize = 118;
@@ -20,7 +21,7 @@ pub fn render(it: &Story) -> String {
     let mut out = format!("  decisions of the control host: {mode}{verdict}\n\n");
     for decision in &it.decisions {
         let mut indent = format!("  {:>6.1} s  {:<8} ", seconds(it, decision.at_ns), word(decision));
-        for line in lines(&decision.sentence) {
+        for line in textwrap::wrap(&decision.sentence, options()) {
             out += &format!("{indent} {line}\n");
             indent = " ".repeat(indent.chars().count());
         }
@@ -61,22 +62,9 @@ fn seconds(it: &Story, at_ns: u64) -> f64 {
     (i128::from(at_ns) - i128::from(it.begin_ns)) as f64 / 1e9
 }
 
-/// A text in lines, broken at spaces.
-fn lines(text: &str) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let is_full = lines.last().is_some_and(|line| !line.is_empty() && line.len() + word.len() >= WIDTH);
-        if is_full {
-            lines.push(String::new());
-        }
-        if let Some(line) = lines.last_mut() {
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
-    }
-    lines
+/// How sentences are broken: at spaces.
+fn options() -> Options<'static> {
+    Options::new(WIDTH).break_words(false).word_splitter(WordSplitter::NoHyphenation)
 }
 
 /// The story for programs.
