@@ -43,15 +43,6 @@ impl Content {
         }
     }
 
-    /// Take another one away; levels hold no increments.
-    pub fn take(&mut self, other: &Content) {
-        match (self, other) {
-            (Content::Number(ours), Content::Number(theirs)) => ours.take(theirs),
-            (Content::Distribution(ours), Content::Distribution(theirs)) => ours.take(theirs),
-            _ => {}
-        }
-    }
-
     /// No increment in it, or no word of a stream.
     pub fn is_zero(&self) -> bool {
         match self {

@@ -78,21 +78,6 @@ impl Distribution {
         }
     }
 
-    /// Take another one away that is in it (an emission that was refused goes back into its series).
-    pub fn take(&mut self, other: &Distribution) {
-        self.sum.take(&other.sum);
-        self.count = self.count.saturating_sub(other.count);
-        match (&mut self.shape, &other.shape) {
-            (Shape::Explicit(ours), Shape::Explicit(theirs)) => {
-                for (a, b) in ours.iter_mut().zip(theirs) {
-                    *a = a.saturating_sub(*b);
-                }
-            }
-            (Shape::Exponential(ours), Shape::Exponential(theirs)) => ours.take(theirs),
-            _ => {}
-        }
-    }
-
     /// What came to a cumulative stream since it said `old`; `None` when a counter fell, which is a reset. A sum that fell is none:
     /// observations may be negative.
     pub fn since(&self, old: &Distribution) -> Option<Distribution> {
@@ -277,15 +262,6 @@ mod tests {
             prop_assert_eq!(all.count, whole.count);
             prop_assert_eq!(&all.shape, &whole.shape);
             prop_assert!((all.sum.to_f64() - sum).abs() <= sum.abs() * 1e-12);
-        }
-
-        #[test]
-        fn take_undoes_merge(a in prop::collection::vec(0u64..1_000, 4), b in prop::collection::vec(0u64..1_000, 4)) {
-            let (a, b) = (explicit(&a, 1.5), explicit(&b, 2.5));
-            let mut both = a.clone();
-            both.merge(&b);
-            both.take(&b);
-            prop_assert_eq!((both.count, &both.shape, both.sum.to_f64()), (a.count, &a.shape, 1.5));
         }
     }
 }

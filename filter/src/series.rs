@@ -28,6 +28,8 @@ struct Cell {
     window: UnixNanos,
     end: UnixNanos,
     content: Content,
+    /// What went out once and was refused: to be sent again, and in the running total as before.
+    owed: Option<Box<Content>>,
     exemplars: Exemplars,
 }
 
@@ -282,9 +284,15 @@ impl Series {
         self.streams > 0 && self.ended >= self.streams
     }
 
-    /// Put a content back into the window that starts at `window`. Says whether that window was not open before.
-    fn put(&mut self, window: UnixNanos, back: &Content) -> bool {
-        self.cell(window, |cell| cell.content.merge(back))
+    /// Put what another window held into the one that starts at `window`. Says whether that window was not open before.
+    fn put(&mut self, window: UnixNanos, other: Cell) -> bool {
+        let max = self.exemplars_max;
+        self.cell(window, |cell| cell.join(other, max))
+    }
+
+    /// Likewise what the running total holds already.
+    fn owe(&mut self, window: UnixNanos, refused: &Content) -> bool {
+        self.cell(window, |cell| cell.owe(refused))
     }
 
     #[inline]
@@ -305,7 +313,7 @@ impl Series {
             change(cell);
             return false;
         }
-        let mut cell = Cell { window, end, content: self.nothing(), exemplars: Exemplars::default() };
+        let mut cell = self.empty(window, end);
         change(&mut cell);
         self.cells.insert(at, cell);
         if self.cells.len() > OPEN_WINDOWS_MAX {
@@ -314,13 +322,16 @@ impl Series {
         true
     }
 
+    fn empty(&self, window: UnixNanos, end: UnixNanos) -> Cell {
+        Cell { window, end, content: self.nothing(), owed: None, exemplars: Exemplars::default() }
+    }
+
     /// The two oldest windows become one: an emission less, no increment lost.
     fn join_oldest(&mut self) {
         let oldest = self.cells.remove(0);
         if let Some(next) = self.cells.first_mut() {
-            next.content.merge(&oldest.content);
-            next.exemplars.merge(oldest.exemplars, self.exemplars_max);
             next.window = oldest.window;
+            next.join(oldest, self.exemplars_max);
         }
     }
 
@@ -329,11 +340,10 @@ impl Series {
     pub fn defer(&mut self, end: UnixNanos, window: UnixNanos) -> bool {
         let Some(at) = self.cells.iter().position(|c| c.end == end) else { return false };
         let cell = self.cells.remove(at);
-        let opened = self.put(window, &cell.content);
-        let max = self.exemplars_max;
+        let from = cell.window;
+        let opened = self.put(window, cell);
         if let Some(into) = self.cells.iter_mut().find(|c| c.window <= window && window < c.end) {
-            into.window = into.window.min(cell.window);
-            into.exemplars.merge(cell.exemplars, max);
+            into.window = into.window.min(from);
         }
         opened
     }
@@ -354,6 +364,7 @@ impl Series {
         let mut sum = Amount::default();
         for cell in &self.cells {
             sum.merge(&cell.content.books());
+            cell.owed.iter().for_each(|owed| sum.merge(&owed.books()));
         }
         sum
     }
@@ -371,9 +382,7 @@ impl Series {
 
     /// Bytes on the heap that windows and total take beyond themselves.
     pub fn heap_bytes(&self) -> usize {
-        self.cells.iter().fold(self.total.heap_bytes(), |sum, cell| {
-            sum.saturating_add(cell.content.heap_bytes()).saturating_add(cell.exemplars.heap_bytes())
-        })
+        self.cells.iter().fold(self.total.heap_bytes(), |sum, cell| sum.saturating_add(cell.heap_bytes()))
     }
 
     /// Close the window that ends at `end`. `began` is when the owner began to watch: a series never starts before that
@@ -386,11 +395,10 @@ impl Series {
         let mut cell = self.cells.remove(at);
         for older in self.cells.drain(..at) {
             cell.window = cell.window.min(older.window);
-            cell.content.merge(&older.content);
-            cell.exemplars.merge(older.exemplars, self.exemplars_max);
+            cell.join(older, self.exemplars_max);
         }
         let written_to = self.emitted_to;
-        let (cell_window, cell_end, adds) = (cell.window, cell.end, !cell.content.is_zero());
+        let (cell_window, cell_end, adds) = (cell.window, cell.end, cell.adds());
         let mut closed = match (self.head.kind, self.head.output) {
             (Kind::Level { function, .. }, _) => return self.close_level(cell, began, function),
             (_, Temporality::Delta) => self.close_delta(cell),
@@ -413,8 +421,7 @@ impl Series {
         let mut cells = core::mem::take(&mut self.cells).into_iter();
         let mut cell = cells.next().filter(|_| !self.head.kind.is_level())?;
         for newer in cells {
-            cell.content.merge(&newer.content);
-            cell.exemplars.merge(newer.exemplars, self.exemplars_max);
+            cell.join(newer, self.exemplars_max);
         }
         // A series ends after its last point, and after the window that it opened.
         cell.end = at.max(self.emitted_to.max(cell.window).plus(1_000_000));
@@ -424,12 +431,13 @@ impl Series {
         })
     }
 
-    fn close_delta(&mut self, cell: Cell) -> Closed {
+    fn close_delta(&mut self, mut cell: Cell) -> Closed {
+        cell.settle();
         self.emitted_to = cell.end;
         Closed { start: cell.window, value: representable(&cell.content), ..Closed::of(cell) }
     }
 
-    fn close_cumulative(&mut self, cell: Cell, began: UnixNanos) -> Closed {
+    fn close_cumulative(&mut self, mut cell: Cell, began: UnixNanos) -> Closed {
         let from = self.start_of(&cell, began);
         let mut zero_at = None;
         if self.opening {
@@ -439,6 +447,7 @@ impl Series {
             zero_at = (from > self.emitted_to && from < cell.end).then_some(from);
         }
         self.total.merge(&cell.content);
+        cell.settle();
         let value = match exact(&self.total) {
             Some(v) => v,
             None => {
@@ -487,17 +496,9 @@ impl Series {
     /// Move what stands in windows after `latest` into the window that starts at `window`. Says whether that window was not open
     /// before.
     pub fn pull_back(&mut self, latest: UnixNanos, window: UnixNanos) -> bool {
-        let mut beyond = self.nothing();
-        let mut any = false;
-        self.cells.retain(|cell| {
-            let stays = cell.window <= latest;
-            if !stays {
-                beyond.merge(&cell.content);
-                any = true;
-            }
-            stays
-        });
-        any && self.put(window, &beyond)
+        let at = self.cells.partition_point(|cell| cell.window <= latest);
+        let beyond: Vec<Cell> = self.cells.drain(at..).collect();
+        beyond.into_iter().fold(false, |opened, cell| self.put(window, cell) || opened)
     }
 
     /// A point of this series was refused for good: its increment goes back into the window at `window`, and if it came with the
@@ -510,26 +511,61 @@ impl Series {
         if refused.stale_at.is_some() {
             self.stale = false;
         }
-        // A total that began after it does not hold it.
+        // A total that began after it does not hold it. One that does goes on holding it: later emissions have been made of that, and
+        // a total never falls.
         if self.head.output == Temporality::Cumulative && refused.start == self.start {
-            self.total.take(&refused.content);
             if refused.zero_at.is_some() && self.emitted_to == refused.time {
                 self.opening = true;
                 self.emitted_to = UnixNanos(0);
             }
+            return self.owe(window, &refused.content);
         }
-        self.put(window, &refused.content)
+        self.cell(window, |cell| cell.content.merge(&refused.content))
     }
 
     /// Begin anew with a zero point and a new start time at the next window: the writer or the mark changed, so that nothing has been
     /// emitted yet under the labels to come. Members stay members.
     pub fn reopen(&mut self) {
         self.opening = true;
+        self.cells.iter_mut().for_each(Cell::settle);
         if !self.head.kind.is_level() {
             self.total = self.nothing();
         }
         self.start = UnixNanos(0);
         self.emitted_to = UnixNanos(0);
+    }
+}
+
+impl Cell {
+    /// What stood in another window goes out with this one.
+    fn join(&mut self, other: Cell, exemplars_max: usize) {
+        self.content.merge(&other.content);
+        other.owed.iter().for_each(|owed| self.owe(owed));
+        self.exemplars.merge(other.exemplars, exemplars_max);
+    }
+
+    fn owe(&mut self, refused: &Content) {
+        match &mut self.owed {
+            Some(owed) => owed.merge(refused),
+            None => self.owed = Some(Box::new(refused.clone())),
+        }
+    }
+
+    /// What was owed goes out now, or belongs to a total that begins anew.
+    fn settle(&mut self) {
+        if let Some(owed) = self.owed.take() {
+            self.content.merge(&owed);
+        }
+    }
+
+    fn adds(&self) -> bool {
+        self.owed.is_some() || !self.content.is_zero()
+    }
+
+    fn heap_bytes(&self) -> usize {
+        let owed =
+            self.owed.as_ref().map_or(0, |owed| owed.heap_bytes().saturating_add(size_of::<Content>()));
+        self.content.heap_bytes().saturating_add(owed).saturating_add(self.exemplars.heap_bytes())
     }
 }
 

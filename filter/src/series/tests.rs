@@ -92,6 +92,26 @@ fn a_refused_opening_opens_again() {
 }
 
 #[test]
+fn what_is_refused_leaves_the_total_as_it_is() {
+    let mut s = series(Temporality::Cumulative);
+    add(&mut s, 10, Number::Int(3));
+    assert_eq!(close(&mut s, 20), "z@10 10-20:3");
+    add(&mut s, 20, Number::Int(4));
+    let refused = s.close(UnixNanos(30), UnixNanos(0)).unwrap();
+    // Another one has been made of the total by then …
+    add(&mut s, 30, Number::Int(5));
+    assert_eq!(close(&mut s, 40), "10-40:12");
+    s.take_back(&refused, UnixNanos(50));
+    assert_eq!(s.open_amount().int(), 4, "it is owed");
+    // … and a window may close before the one that takes what was refused.
+    add(&mut s, 40, Number::Int(1));
+    assert_eq!(close(&mut s, 50), "10-50:13");
+    let c = s.close(UnixNanos(60), UnixNanos(0)).unwrap();
+    assert_eq!((c.content.books().int(), s.open_amount().int()), (4, 0), "and goes out with that window");
+    assert!(matches!(c.value, Value::Number(Number::Int(13))));
+}
+
+#[test]
 fn other_labels_open_anew_and_take_nothing_from_the_life_before() {
     let mut s = series(Temporality::Cumulative);
     add(&mut s, 10, Number::Int(3));
