@@ -2,7 +2,7 @@
 //!
 //! In: the fleet's size, `phoenix` beside this program, Envoy. Out: the process' peak of resident memory, its CPU time for a round of reports, what a turn takes with everything
 //! around the stages (state on disk, audit log, publication), reports that were not taken; then, with that fleet still known and again with a small one, pushes
-//! of a plan to an Envoy on `envoy/controlled.yaml`: from the turn that decided, and from the sending, until Envoy has acknowledged. Plain text on loopback.
+//! of a plan to an Envoy on `envoy/controlled.yaml`: from the beginning of the turn, from the decision and from the sending, until Envoy has acknowledged. Plain text on loopback.
 
 use super::fleet::{MEMORY_MAX, peak_bytes, policy_text};
 use super::reports::Fleet;
@@ -161,8 +161,37 @@ fn controlled(gateway: &str, control: SocketAddr, module: &Path) -> anyhow::Resu
         .replace("filename: target/phoenix/phoenix_envoy.wasm", &format!("filename: {}", module.display())))
 }
 
-/// Pushes plans to a real Envoy; milliseconds from the turn that decided, and from the sending, to the acknowledgement.
-async fn pushes(control: &Control, many: usize) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
+/// Milliseconds to an acknowledgement of Envoy.
+#[derive(Default)]
+struct Latency {
+    /// From the beginning of the turn: reports are read and the fleet is estimated before anything is decided.
+    from_turn: Vec<f64>,
+    /// From the decision: it is kept on disk and published.
+    from_decision: Vec<f64>,
+    /// From the sending.
+    from_sent: Vec<f64>,
+}
+
+impl Latency {
+    fn spread(self, figures: &mut Figures, name: &str) {
+        for (what, values, is_bound) in [
+            ("turned", self.from_turn, false),
+            ("enforced", self.from_decision, true),
+            ("pushed", self.from_sent, false),
+        ] {
+            let max = values.iter().copied().fold(0.0, f64::max);
+            figures.add(format!("{name}.{what}.median"), median(values), "ms");
+            if is_bound {
+                figures.bound(format!("{name}.{what}.max"), max, "ms", Target::AtMost(ENFORCED_MS));
+            } else {
+                figures.add(format!("{name}.{what}.max"), max, "ms");
+            }
+        }
+    }
+}
+
+/// Pushes plans to a real Envoy.
+async fn pushes(control: &Control, many: usize) -> anyhow::Result<Latency> {
     let (address, path) = (control.address, module()?);
     let options = EnvoyOptions {
         binary: find_binary()?,
@@ -178,17 +207,19 @@ async fn pushes(control: &Control, many: usize) -> anyhow::Result<(Vec<f64>, Vec
         controlled(&yaml, address, &path).unwrap_or_else(|error| format!("# {error:#}"))
     })
     .await?;
-    let (mut from_turn, mut from_sent) = (Vec::new(), Vec::new());
+    let mut latency = Latency::default();
     let mut known = String::new();
     for number in 0..=many {
         if number > 0 {
             control.push(number)?;
         }
         let begin = Instant::now();
-        let mut turns: Vec<u64> = Vec::new();
+        // Beginning and decision of each turn that was seen.
+        let mut turns: Vec<(u64, u64)> = Vec::new();
         loop {
             let status = control.status().await?;
-            turns.extend(status["at_unix_nano"].as_str().and_then(|text| text.parse::<u64>().ok()));
+            let at = |field: &str| status[field].as_str().and_then(|text| text.parse::<u64>().ok());
+            turns.extend(at("at_unix_nano").zip(at("decided_at_unix_nano")));
             let nodes = status["nodes"].as_array().map_or(&[][..], Vec::as_slice);
             let said = nodes.iter().find(|it| it["id"] == NODE).map_or(&Value::Null, |it| &it["said"]);
             ensure!(said["refused"].is_null(), "refused: {}\n{}", said["refused"], envoy.log());
@@ -196,10 +227,13 @@ async fn pushes(control: &Control, many: usize) -> anyhow::Result<(Vec<f64>, Vec
             if !version.is_empty() && version != known && said["sent"][0] == version {
                 known = version.to_owned();
                 let at = |of: &str| said[of][1].as_u64().unwrap_or(0);
-                let decided = turns.iter().filter(|turn| **turn <= at("sent")).max().copied();
-                if let (true, Some(decided), Some(took)) = (number > 0, decided, said["took_ns"].as_u64()) {
-                    from_turn.push(at("taken").saturating_sub(decided) as f64 / 1e6);
-                    from_sent.push(took as f64 / 1e6);
+                let turn = turns.iter().filter(|(_, decided)| *decided <= at("sent")).max().copied();
+                if let (true, Some((began, decided)), Some(took)) =
+                    (number > 0, turn, said["took_ns"].as_u64())
+                {
+                    latency.from_turn.push(at("taken").saturating_sub(began) as f64 / 1e6);
+                    latency.from_decision.push(at("taken").saturating_sub(decided) as f64 / 1e6);
+                    latency.from_sent.push(took as f64 / 1e6);
                 }
                 break;
             }
@@ -207,18 +241,8 @@ async fn pushes(control: &Control, many: usize) -> anyhow::Result<(Vec<f64>, Vec
             sleep(LOOK).await;
         }
     }
-    ensure!(from_turn.len() == many, "{} of {many} pushes were seen", from_turn.len());
-    Ok((from_turn, from_sent))
-}
-
-fn spread(figures: &mut Figures, name: &str, values: Vec<f64>, is_bound: bool) {
-    let max = values.iter().copied().fold(0.0, f64::max);
-    figures.add(format!("{name}.median"), median(values), "ms");
-    if is_bound {
-        figures.bound(format!("{name}.max"), max, "ms", Target::AtMost(ENFORCED_MS));
-    } else {
-        figures.add(format!("{name}.max"), max, "ms");
-    }
+    ensure!(latency.from_turn.len() == many, "{} of {many} pushes were seen", latency.from_turn.len());
+    Ok(latency)
 }
 
 /// Runs it; reports that were not taken, in words.
@@ -255,15 +279,11 @@ pub async fn run(options: Options, figures: &mut Figures) -> anyhow::Result<Vec<
     ensure!(taken > 0.0, "no report was taken");
     figures.add("served.cpu", spent_s, "s/3 rounds");
     figures.add("served.turn", median(turns.iter().skip(1).copied()), "s");
-    let (from_turn, from_sent) = pushes(&control, many.div_ceil(4)).await?;
-    spread(figures, "served.enforced", from_turn, false);
-    spread(figures, "served.pushed", from_sent, true);
+    pushes(&control, many.div_ceil(4)).await?.spread(figures, "served");
     figures.bound("served.memory", peak_bytes(pid)? as f64, "bytes", Target::AtMost(MEMORY_MAX));
     drop(control);
 
     let control = Control::start(policy_text(1, super::reports::TENANTS, "1s"))?;
-    let (from_turn, from_sent) = pushes(&control, many).await?;
-    spread(figures, "small.enforced", from_turn, true);
-    spread(figures, "small.pushed", from_sent, true);
+    pushes(&control, many).await?.spread(figures, "small");
     Ok(refusals)
 }

@@ -105,6 +105,10 @@ fn all_of(
             let options = Options { scenario: *scenario, seed: *seed, embedders };
             let (it, ns) = timed(|| simulate(options));
             let it = it.with_context(|| format!("{} with seed {seed}", scenario.name()))?;
+            // A bench that is ended in the middle has said what it found.
+            for failure in &it.verdict.failures {
+                progress(&format!("{} seed {seed}, {embedders} embedders: {failure}", scenario.name()));
+            }
             // Rows of intervals are not asked for here, and a thousand runs have many.
             all.push((Run { intervals: Vec::new(), decisions: Vec::new(), ..it }, ns));
             let done = done.fetch_add(1, Ordering::Relaxed) + 1;

@@ -52,6 +52,8 @@ pub struct Core {
     pub turns: u64,
     pub turns_failed: u64,
     pub turn_ns: u64,
+    /// When the newest decision was made, before it was kept and sent.
+    pub decided_at_ns: u64,
     /// Why the newest turn failed.
     pub turn_trouble: Option<String>,
 }
@@ -94,6 +96,7 @@ impl Core {
             turns: 0,
             turns_failed: 0,
             turn_ns: 0,
+            decided_at_ns: 0,
             turn_trouble: None,
         };
         core.publish();
@@ -248,7 +251,7 @@ impl Core {
         let span = tracing::info_span!(
             target: LOOP, parent: None, "turn", number = whole(self.turns + 1), mode = self.mode(), otel.status_code = Empty
         );
-        let failed = span.in_scope(|| self.turned(now_ns, &mut said)).err();
+        let failed = span.in_scope(|| self.turned(now_ns, began, &mut said)).err();
         if failed.is_some() {
             span.record("otel.status_code", "ERROR");
         }
@@ -261,7 +264,7 @@ impl Core {
         (said, failed)
     }
 
-    fn turned(&mut self, now_ns: u64, said: &mut Vec<Said>) -> Result<()> {
+    fn turned(&mut self, now_ns: u64, began: std::time::Instant, said: &mut Vec<Said>) -> Result<()> {
         let collector = stage!("collect", embedders, report_bytes).in_scope(|| {
             self.look_at_policy(said);
             let (forgotten, collector) = self.intake.newest(now_ns);
@@ -290,6 +293,8 @@ impl Core {
                 .record("series_out", decided.saving.series_out);
             decided
         });
+        let since_ns = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let decided_at_ns = now_ns.saturating_add(since_ns);
         let publish = stage!("publish", nodes, plans_new);
         let _publishing = publish.enter();
         let lines = said.len();
@@ -310,8 +315,7 @@ impl Core {
         if let Some(before) = before {
             self.before = before;
         }
-        self.estimates = estimates;
-        self.decided = Some(decided);
+        (self.estimates, self.decided, self.decided_at_ns) = (estimates, Some(decided), decided_at_ns);
         self.publish();
         self.write_files()
     }

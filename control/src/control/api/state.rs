@@ -20,6 +20,8 @@ pub struct Status {
     mode: &'static str,
     /// When these numbers were made.
     at_unix_nano: String,
+    /// When the decision was made that they led to: then it was kept, and sent. 0: none yet.
+    decided_at_unix_nano: String,
     turns: u64,
     turns_failed: u64,
     /// Why the newest turn failed.
@@ -87,6 +89,7 @@ pub async fn status(State(it): App) -> Answer<Json<Status>> {
     Ok(Json(Status {
         mode: core.mode(),
         at_unix_nano: core.estimates.at_ns.to_string(),
+        decided_at_unix_nano: core.decided_at_ns.to_string(),
         turns: core.turns,
         turns_failed: core.turns_failed,
         turn_trouble: core.turn_trouble.clone(),
