@@ -30,7 +30,7 @@ impl Arguments {
 
     fn show(&self, body: &Value, table: impl FnOnce(&Value)) -> ExitCode {
         if self.json {
-            println!("{body:#}");
+            say!("{body:#}");
         } else {
             table(body);
         }
@@ -51,23 +51,17 @@ fn series(value: &Value) -> String {
 pub fn status(arguments: &Arguments) -> Result<ExitCode> {
     let body = arguments.ask("GET", "/api/v1/status")?;
     Ok(arguments.show(&body, |body| {
-        println!("mode {}, plan {}, turn {}", text(body, "mode"), body["plan_version"], body["turns"]);
+        say!("mode {}, plan {}, turn {}", text(body, "mode"), body["plan_version"], body["turns"]);
         for (name, what) in [("policy_trouble", "policy refused"), ("turns_failed", "turns failed")] {
             if !matches!(&body[name], Value::Null) && body[name] != 0 {
-                println!(
-                    "{what}: {}",
-                    body[name].as_str().map_or_else(|| body[name].to_string(), str::to_owned)
-                );
+                say!("{what}: {}", body[name].as_str().map_or_else(|| body[name].to_string(), str::to_owned));
             }
         }
         let tenants = body["tenants"].as_object().into_iter().flatten().map(|(name, it)| {
             let budget = it["budget"].as_u64().map_or_else(|| "-".to_owned(), count);
             vec![clean(name), series(&it["active"]), budget, series(&it["growth"])]
         });
-        println!(
-            "\n{}",
-            table(&["tenant", "active", "budget", "growth"], &[0], tenants.collect(), Vec::new())
-        );
+        say!("\n{}", table(&["tenant", "active", "budget", "growth"], &[0], tenants.collect(), Vec::new()));
         let nodes = body["nodes"].as_array().into_iter().flatten().map(|it| {
             let said = &it["said"];
             let refused = match said["refused"].as_array() {
@@ -79,10 +73,10 @@ pub fn status(arguments: &Arguments) -> Result<ExitCode> {
             [text(it, "id"), text(said, "by"), connected, has, &refused].map(clean).to_vec()
         });
         let head = ["node", "by", "connected", "has", "refused"];
-        println!("\n{}", table(&head, &[0, 1, 2, 3, 4], nodes.collect(), Vec::new()));
+        say!("\n{}", table(&head, &[0, 1, 2, 3, 4], nodes.collect(), Vec::new()));
         let hold = &body["hold"];
         if hold.is_object() {
-            println!(
+            say!(
                 "\nheld until {}: {} rolled back to version {}; phoenix plan release",
                 instant(&hold["until_ns"]),
                 clean(text(hold, "by")),
@@ -90,7 +84,7 @@ pub fn status(arguments: &Arguments) -> Result<ExitCode> {
             );
         }
         for id in body["waiting"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            println!("\nwaits for approval: phoenix plan approve {id}");
+            say!("\nwaits for approval: phoenix plan approve {id}");
         }
     }))
 }
@@ -113,7 +107,7 @@ fn instant(ns: &Value) -> String {
 
 fn sentence(decision: &Value) {
     let outcome = decision["outcome"]["outcome"].as_str().unwrap_or("").replace('_', " ");
-    println!(
+    say!(
         "{}  {}  {outcome}\n  {}",
         instant(&decision["at_ns"]),
         text(decision, "id"),
@@ -126,10 +120,10 @@ pub fn explain(arguments: &Arguments, metric: &str) -> Result<ExitCode> {
     let body = arguments.ask("GET", &format!("/api/v1/metrics/{}", encoded(metric)))?;
     Ok(arguments.show(&body, |body| {
         for tenant in body["tenants"].as_array().into_iter().flatten() {
-            println!("{} of {:?}", metric, text(tenant, "tenant"));
+            say!("{} of {:?}", metric, text(tenant, "tenant"));
             let mut labels = Vec::new();
             for it in tenant["types"].as_array().into_iter().flatten() {
-                println!("  {}: {} active series", text(it, "kind"), series(&it["active"]));
+                say!("  {}: {} active series", text(it, "kind"), series(&it["active"]));
                 for label in it["labels"].as_array().into_iter().flatten() {
                     let of = if label["resource"] == true { "resource" } else { "point" };
                     let key = clean(text(label, "key"));
@@ -141,10 +135,7 @@ pub fn explain(arguments: &Arguments, metric: &str) -> Result<ExitCode> {
                     ]);
                 }
             }
-            println!(
-                "{}",
-                table(&["label", "of", "values", "series without it"], &[0, 1], labels, Vec::new())
-            );
+            say!("{}", table(&["label", "of", "values", "series without it"], &[0, 1], labels, Vec::new()));
         }
         for it in body["decisions"].as_array().into_iter().flatten() {
             sentence(it);
@@ -170,7 +161,7 @@ pub fn backup(arguments: &Arguments, out: &std::path::Path) -> Result<ExitCode> 
         out.display(),
         expected.unwrap_or(0)
     );
-    println!(
+    say!(
         "{}: {written} bytes; to restore it, stop phoenix control and give it this file as --state",
         out.display()
     );

@@ -10,7 +10,7 @@
 //! Memory: reports are held compressed and read one process at a time when somebody asks ([`Collector::processes`]): read, the reports of a thousand
 //! gateways would take several times their bytes. Sketches hardly get smaller, numbers and names do: about half is left (`cargo xtask bench control`). Merging the
 //! reports of a process would save more and cannot be undone when one worker sends its next. Bounded by the policy's `reports.bytes_max`, which counts what is held, by
-//! [`WORKERS_MAX`], and, since they are read together, by [`PROCESS_BYTES_MAX`] for a process. When there is no room the silent are forgotten early, then new workers are
+//! [`WORKERS_MAX`], by [`PROCESSES_OF_NODE_MAX`], and, since they are read together, by [`PROCESS_BYTES_MAX`] for a process. When there is no room the silent are forgotten early, then new workers are
 //! refused.
 
 use crate::policy::Policy;
@@ -28,6 +28,8 @@ const HELD_BYTES: u64 = 256;
 const COUNTS_AT_LEAST: u64 = 4;
 /// Bytes of the reports of one process, as they came: 256 workers of the module's largest.
 pub const PROCESS_BYTES_MAX: u64 = 64 << 20;
+/// Processes of one node, those that began last: it begins anew when it is deployed or crashes, and a crash a minute makes thirty before the first is forgotten.
+pub const PROCESSES_OF_NODE_MAX: usize = 8;
 /// Smaller reports are held as they came: ten thousand of them take little, and a compressor costs more to begin than they take to read.
 const PACKED_FROM: usize = 16 << 10;
 /// The fastest level of zstd: the next takes half as long again and saves a percent.
@@ -64,7 +66,7 @@ pub enum Reason {
     Reordered,
     /// Another report with the same number is in force: two workers use one name.
     Conflict,
-    /// One of a process that began later is in force under this name.
+    /// One of a process that began later is in force under this name, or enough of them of its node.
     Superseded,
     /// There is no room.
     Full,
@@ -286,7 +288,12 @@ impl Collector {
             let allowed = format!("{PROCESS_BYTES_MAX} bytes of a process");
             return Err(Refusal::new(Reason::Full, "report", value, allowed));
         }
+        let leaves =
+            if self.processes.contains_key(&report.process) { None } else { self.leaves_for(&report)? };
         self.make_room(taken, packed.held_bytes().saturating_sub(freed), now_ns)?;
+        if let Some(gone) = leaves.and_then(|process| self.processes.remove(&process)) {
+            (self.bytes, self.workers) = (self.bytes - size(&gone), self.workers - gone.len());
+        }
         let held = Held {
             start_ns: report.start_time_unix_nano,
             sequence: report.sequence,
@@ -299,6 +306,24 @@ impl Collector {
             None => self.workers += 1,
         }
         Ok(taken)
+    }
+
+    /// The process that a new one of its node takes the place of, where the node has many.
+    fn leaves_for(&self, report: &Report) -> Result<Option<String>, Refusal> {
+        let node = node_of(&report.process);
+        let begins = |workers: &BTreeMap<u64, Held>| workers.values().map(|held| held.start_ns).max();
+        let of_node = self.processes.range(node.to_owned()..).take_while(|(name, _)| name.starts_with(node));
+        let of_node = of_node.filter(|(name, _)| node_of(name) == node);
+        let of_node: Vec<_> = of_node.map(|(name, workers)| (begins(workers), name)).collect();
+        let oldest = of_node.iter().min().filter(|_| of_node.len() >= PROCESSES_OF_NODE_MAX);
+        match oldest {
+            Some(oldest) if (Some(report.start_time_unix_nano), &report.process) < *oldest => {
+                let allowed =
+                    format!("one of the {PROCESSES_OF_NODE_MAX} processes of {node:?} that began last");
+                Err(Refusal::new(Reason::Superseded, "process", format!("{:?}", report.process), allowed))
+            }
+            oldest => Ok(oldest.map(|(_, name)| (*name).clone())),
+        }
     }
 
     /// Is there room for so many bytes more? The silent are forgotten for it.
@@ -372,6 +397,11 @@ impl Collector {
             },
         )
     }
+}
+
+/// The node of a process: its name without the time at which it began.
+pub fn node_of(process: &str) -> &str {
+    process.rsplit_once('@').map_or(process, |(node, _)| node)
 }
 
 /// When a process said something last.

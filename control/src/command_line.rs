@@ -242,7 +242,7 @@ pub fn run() -> ExitCode {
         Command::Plan(PlanCommand::Release(ask)) => return reported(ask::release(&ask)),
         Command::Audit(AuditCommand::Verify { file, head }) => {
             phoenix_serve::audit::verify(&file, head.as_deref()).map(|head| {
-                println!("{}: {} lines, whole; the last has {}", file.display(), head.lines, head.hash)
+                say!("{}: {} lines, whole; the last has {}", file.display(), head.lines, head.hash)
             })
         }
         Command::Certs { out, hosts, embedders, people, days } => {
@@ -251,7 +251,7 @@ pub fn run() -> ExitCode {
                 wish.hosts = hosts;
             }
             phoenix_serve::certs::make(&out, &wish)
-                .map(|made| made.iter().for_each(|path| println!("{}", path.display())))
+                .map(|made| made.iter().for_each(|path| say!("{}", path.display())))
         }
         Command::Completions { shell } => {
             let mut command = <Arguments as clap::CommandFactory>::command();

@@ -229,7 +229,7 @@ async fn serve_until_stopped(arguments: &Arguments) -> Result<ExitCode> {
     let port = Port { address: arguments.listen, tls, connections_max: arguments.connections_max };
     let address = serve(&port, router, shared.counted.clone()).await?;
     let scheme = if port.tls.is_some() { "https" } else { "http" };
-    println!("phoenix control: {scheme}://{address}");
+    say!("phoenix control: {scheme}://{address}");
     let unaudited = shared.core().unaudited()?;
     for (action, subject, detail) in unaudited {
         shared.note("control", action, &subject, &format!("{detail} (written late)"));

@@ -32,34 +32,34 @@ pub fn print(plan: &Plan, tenant: &str, metric: &str, resource: &Pairs, attribut
         } else {
             format!("the tenant is not {:?}", rule.tenant.as_deref().unwrap_or_default())
         };
-        println!("rule {} {:?}: no: {why}", index + 1, rule.name);
+        say!("rule {} {:?}: no: {why}", index + 1, rule.name);
     }
     let Some((index, rule)) = decided else {
-        println!("no rule matches: the point passes untouched");
+        say!("no rule matches: the point passes untouched");
         return;
     };
     print!("rule {} {:?}: decides: ", index + 1, rule.name);
     let Some(switch) = &rule.switch else {
-        println!("pipeline {}", pipeline(rule.pipeline));
+        say!("pipeline {}", pipeline(rule.pipeline));
         if let Some(topk) = &rule.topk {
             print_topk(topk);
         }
         match &rule.fold {
             Some(fold) => print_fold(plan, fold, resource, attributes),
-            None => println!("the point passes untouched"),
+            None => say!("the point passes untouched"),
         }
         return;
     };
-    println!("it switches at {}", switch.at);
+    say!("it switches at {}", switch.at);
     let sides = [
         (format!("before {}", switch.at), switch.from.pipeline, &switch.from.fold),
         (format!("from {} on", switch.at), rule.pipeline, &rule.fold),
     ];
     for (when, name, fold) in sides {
-        println!("points {when}: pipeline {}", pipeline(name));
+        say!("points {when}: pipeline {}", pipeline(name));
         match fold {
             Some(fold) => print_fold(plan, fold, resource, attributes),
-            None => println!("  the point passes untouched"),
+            None => say!("  the point passes untouched"),
         }
     }
 }
@@ -67,12 +67,12 @@ pub fn print(plan: &Plan, tenant: &str, metric: &str, resource: &Pairs, attribut
 /// Which streams of a metric stay; what follows is said of the others.
 fn print_topk(topk: &TopK) {
     match topk.coverage_percent {
-        Some(percent) => println!(
+        Some(percent) => say!(
             "  kept      the heaviest streams that hold {percent} % of the metric, {} to begin with, {} at most; of the others:",
             topk.k,
             topk.k_max()
         ),
-        None => println!("  kept      the {} heaviest streams of the metric; of the others:", topk.k),
+        None => say!("  kept      the {} heaviest streams of the metric; of the others:", topk.k),
     }
 }
 
@@ -85,14 +85,14 @@ fn print_fold(plan: &Plan, fold: &Fold, resource: &Pairs, attributes: &Pairs) {
             (true, true) => "kept",
             (true, false) => "dropped",
         };
-        println!("  resource  {key}: {fate}");
+        say!("  resource  {key}: {fate}");
     }
     for (key, _) in attributes {
         let fate = if fold.labels.keeps_attribute(key.as_bytes()) { "kept" } else { "dropped" };
-        println!("  attribute {key}: {fate}");
+        say!("  attribute {key}: {fate}");
     }
-    println!("  mark      {}={:?}", plan.mark_label, fold.labels.mark());
-    println!(
+    say!("  mark      {}={:?}", plan.mark_label, fold.labels.mark());
+    say!(
         "  window    {}, offset {}, delay {}, output {}",
         fold.window,
         fold.offset(),

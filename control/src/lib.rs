@@ -5,6 +5,10 @@
 //! clock, no I/O; whoever serves them brings both. `simulate` runs all of them with the real engine in virtual time.
 //! Everything else are commands that stand alone.
 
+// First, for its macro.
+#[macro_use]
+mod say;
+
 /// Reports in: one in force a worker, bounded, refused with a reason.
 pub mod collect;
 /// Numbers, needs and policy to plans, and why.

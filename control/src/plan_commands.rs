@@ -20,17 +20,17 @@ pub fn check(files: &[PathBuf]) -> Result<()> {
     for file in files {
         match load(file) {
             Ok(plan) => {
-                println!(
+                say!(
                     "{}: good: version {}, {}",
                     file.display(),
                     plan.version,
                     counted(plan.rules.len(), "rule")
                 );
                 if !plan.rules.is_empty() {
-                    println!("{}", table(&plan));
+                    say!("{}", table(&plan));
                 }
                 for note in notes::of(&plan, now()) {
-                    println!("{}: note: {note}", file.display());
+                    say!("{}: note: {note}", file.display());
                 }
             }
             Err(error) => {
@@ -48,7 +48,7 @@ pub fn check(files: &[PathBuf]) -> Result<()> {
 /// Prints the JSON Schema, as `docs/plan.schema.json` holds it.
 pub fn schema() -> Result<()> {
     let schema = schemars::schema_for!(Plan);
-    println!("{}", serde_json::to_string_pretty(&schema)?);
+    say!("{}", serde_json::to_string_pretty(&schema)?);
     Ok(())
 }
 
@@ -59,7 +59,7 @@ pub fn new_key() -> Result<()> {
         .and_then(|mut source| source.read_exact(&mut bytes))
         .context("no entropy: /dev/urandom cannot be read; any 64 random hexadecimal digits serve")?;
     let key = HashKey::from_bytes(bytes).context("no entropy: /dev/urandom gave only zeros")?;
-    println!("{}", key.to_hex());
+    say!("{}", key.to_hex());
     Ok(())
 }
 

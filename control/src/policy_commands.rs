@@ -24,16 +24,16 @@ pub fn check(files: &[PathBuf], reports: &[PathBuf]) -> Result<()> {
                     Mode::Recommend => "recommend",
                     Mode::Auto => "auto",
                 };
-                println!(
+                say!(
                     "{name}: good: mode {mode}, {} budgets, {} queries",
                     policy.tenants.len() + policy.metrics.len(),
                     needs.len()
                 );
                 for complaint in &needs.complaints {
-                    println!("{name}: note: queries: {complaint}");
+                    say!("{name}: note: queries: {complaint}");
                 }
                 for note in notes(&policy, known.as_ref()) {
-                    println!("{name}: note: {note}");
+                    say!("{name}: note: {note}");
                 }
             }
             Err(error) => {
@@ -50,7 +50,7 @@ pub fn check(files: &[PathBuf], reports: &[PathBuf]) -> Result<()> {
 
 /// Prints the JSON Schema, as `docs/policy.schema.json` holds it.
 pub fn schema() -> Result<()> {
-    println!("{}", serde_json::to_string_pretty(&schemars::schema_for!(Policy))?);
+    say!("{}", serde_json::to_string_pretty(&schemars::schema_for!(Policy))?);
     Ok(())
 }
 

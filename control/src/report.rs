@@ -36,7 +36,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let view = fleet.view();
     let choice = arguments.choice();
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&choice.of(&view))?);
+        say!("{}", serde_json::to_string_pretty(&choice.of(&view))?);
     } else {
         print!("{}", tables::render(&view, &choice));
     }

@@ -68,7 +68,7 @@ pub fn command(arguments: &Arguments) -> Result<ExitCode> {
             let it = run(options).with_context(|| format!("{} with seed {seed}", scenario.name()))?;
             is_good &= it.verdict.failures.is_empty();
             if arguments.json {
-                println!("{}", serde_json::to_string(&it)?);
+                say!("{}", serde_json::to_string(&it)?);
             } else {
                 print(&it, arguments.seeds == 1);
             }
@@ -85,7 +85,7 @@ fn print(run: &Run, with_decisions: bool) {
     let verdict = &run.verdict;
     let good = if verdict.failures.is_empty() { "good" } else { "BAD" };
     let converged = verdict.converged_after.map_or(String::new(), |n| format!(", decided in {n} intervals"));
-    println!(
+    say!(
         "{:<15} seed {:<5} {good:<5} peak {:.0} % of the budget of {}, {} changes{converged}",
         run.scenario.name(),
         run.seed,
@@ -94,11 +94,11 @@ fn print(run: &Run, with_decisions: bool) {
         verdict.changes
     );
     for failure in &verdict.failures {
-        println!("  {failure}");
+        say!("  {failure}");
     }
     let told =
         run.decisions.iter().filter(|(_, decision)| with_decisions && decision.action != Action::Enforce);
     for (at_s, decision) in told {
-        println!("  {:>3} min {:02} s  {}", at_s / 60, at_s % 60, decision.sentence);
+        say!("  {:>3} min {:02} s  {}", at_s / 60, at_s % 60, decision.sentence);
     }
 }

@@ -43,7 +43,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let address = runtime.block_on(serve::start(arguments.listen, heard.clone()))?;
     let is_terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
     let outcome = if arguments.once || !is_terminal {
-        println!("listening on {address} (POST {})", serve::PATH);
+        say!("listening on {address} (POST {})", serve::PATH);
         runtime.block_on(plain(arguments, &heard))
     } else {
         terminal::run(&heard, address, arguments.choice())

@@ -9,6 +9,16 @@ fn phoenix(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_phoenix")).args(arguments).output().unwrap()
 }
 
+/// `phoenix … | head`: who is not read any more says nothing about it, and is no success either.
+#[test]
+fn a_reader_that_has_left_ends_a_command_quietly() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_phoenix"));
+    let output = command.args(["policy", "schema"]).stdout(writer).output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(141), ""));
+}
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }

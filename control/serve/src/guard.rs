@@ -38,12 +38,12 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// May it still? What stands for long asks again.
+    /// May it still speak for this node? What stands for long asks again.
     ///
     /// # Errors
     /// Why not any more.
-    pub fn still(&self) -> Result<(), Denied> {
-        self.grants.current().allow(&self.credentials, self.right).map(drop)
+    pub fn still(&self, node: &str) -> Result<(), Denied> {
+        self.grants.current().allow(&self.credentials, self.right)?.speaks_for(node)
     }
 }
 

@@ -75,6 +75,17 @@ impl Caller {
         };
         self.nodes.is_empty() || self.nodes.iter().any(is_it)
     }
+
+    /// The same, in words.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn speaks_for(&self, node: &str) -> Result<(), Denied> {
+        if self.is_node(node) {
+            return Ok(());
+        }
+        Err(Denied::Forbidden(format!("node: {node:?} is not of {:?}", self.name)))
+    }
 }
 
 /// One line of who may do what.

@@ -12,13 +12,13 @@ const SHARES_MAX: usize = 4;
 /// Lets a decision that waits be carried out.
 pub fn approve(arguments: &Arguments, id: &str) -> Result<ExitCode> {
     let body = arguments.ask("POST", &format!("/api/v1/decisions/{}/approve", encoded(id)))?;
-    Ok(arguments.show(&body, |body| println!("approved: {}", text(body, "approved"))))
+    Ok(arguments.show(&body, |body| say!("approved: {}", text(body, "approved"))))
 }
 
 /// The plan of a node.
 pub fn plan(arguments: &Arguments, node: &str) -> Result<ExitCode> {
     let body = arguments.ask("GET", &format!("/api/v1/plan?node={}", encoded(node)))?;
-    println!("{body:#}");
+    say!("{body:#}");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -32,12 +32,12 @@ pub fn diff(arguments: &Arguments, node: Option<&str>, of: Option<&str>) -> Resu
         let what = if body["of"] == "waiting" { "what waits, were it approved" } else { "what is in force" };
         let changes = list(&body["changes"]);
         if changes.is_empty() {
-            println!("{what}: no change to the plan before, in {} nodes", body["nodes"]);
+            say!("{what}: no change to the plan before, in {} nodes", body["nodes"]);
         }
         for change in changes {
             let nodes: Vec<String> = list(&change["nodes"]).iter().map(node_name).collect();
             let from = change["from"].as_u64().map_or_else(|| "none".to_owned(), |it| it.to_string());
-            println!("{what}: version {from} to {} in {}", change["to"], nodes.join(", "));
+            say!("{what}: version {from} to {} in {}", change["to"], nodes.join(", "));
             let or_dash = |it: &Value| it.as_str().map_or_else(|| "-".to_owned(), clean);
             let rules = list(&change["rules"])
                 .iter()
@@ -56,11 +56,11 @@ pub fn diff(arguments: &Arguments, node: Option<&str>, of: Option<&str>) -> Resu
             let fields: Vec<String> =
                 list(&change["fields"]).iter().filter_map(Value::as_str).map(clean).collect();
             if !fields.is_empty() {
-                println!("other fields that change: {}", fields.join(", "));
+                say!("other fields that change: {}", fields.join(", "));
             }
         }
         for id in list(&body["waiting"]) {
-            println!("waits for approval: phoenix plan approve {}", clean(id.as_str().unwrap_or("")));
+            say!("waits for approval: phoenix plan approve {}", clean(id.as_str().unwrap_or("")));
         }
     }))
 }
@@ -78,7 +78,7 @@ fn list(value: &Value) -> &[Value] {
 
 fn print_rows(head: &[&str], left: &[usize], rows: Vec<Vec<String>>) {
     if !rows.is_empty() {
-        println!("{}\n", table(head, left, rows, Vec::new()));
+        say!("{}\n", table(head, left, rows, Vec::new()));
     }
 }
 
@@ -102,7 +102,7 @@ pub fn roll_back(
     let body = arguments.server.ask("POST", "/api/v1/plan/rollback", Some(&wish))?;
     Ok(arguments.show(&body, |body| {
         let hold = &body["hold"];
-        println!(
+        say!(
             "rolled back to version {}, held until {}: phoenix plan release ends that",
             hold["to"],
             instant(&hold["until_ns"])
@@ -129,7 +129,7 @@ pub fn roll_back(
 pub fn release(arguments: &Arguments) -> Result<ExitCode> {
     let body = arguments.ask("POST", "/api/v1/plan/release")?;
     Ok(arguments.show(&body, |body| {
-        println!("released: what was rolled back to version {} is decided anew", body["released"]["to"])
+        say!("released: what was rolled back to version {} is decided anew", body["released"]["to"])
     }))
 }
 
@@ -173,9 +173,9 @@ pub fn budget(arguments: &Arguments, tenant: Option<&str>) -> Result<ExitCode> {
         ];
         print_rows(&head, &[0, 1, 10], rows.collect());
         for it in list(&body["lines"]).iter().filter(|it| it["metrics_left_out"].as_u64().unwrap_or(0) > 0) {
-            println!("{}: {} more metrics", clean(text(it, "tenant")), it["metrics_left_out"]);
+            say!("{}: {} more metrics", clean(text(it, "tenant")), it["metrics_left_out"]);
         }
-        println!("What is saved is for a month. Series out are those of all embedders together, at most.");
+        say!("What is saved is for a month. Series out are those of all embedders together, at most.");
     }))
 }
 

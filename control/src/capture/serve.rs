@@ -78,14 +78,14 @@ fn serve(stream: TcpStream, shared: &Arc<Shared>, graceful: &GracefulShutdown) {
 }
 
 fn greet(arguments: &Arguments, address: SocketAddr) {
-    println!(
+    say!(
         "listening on {address} (OTLP over HTTP and gRPC), recording to {}, at most {}",
         arguments.out.display(),
         show::bytes(arguments.bytes_max),
     );
     match &arguments.forward {
-        Some(url) => println!("sending on to {url}"),
-        None => println!("every good request is answered with success and goes nowhere else"),
+        Some(url) => say!("sending on to {url}"),
+        None => say!("every good request is answered with success and goes nowhere else"),
     }
 }
 

@@ -8,7 +8,7 @@ use super::diff::{Diff, Of, diff};
 use super::intake::Intake;
 use super::state::{Kept, Published, State};
 use super::watch::LOOP;
-use crate::collect::Settings;
+use crate::collect::{Settings, node_of};
 use crate::decide::{
     self, Decided, Decision, Hold, Outcome, Previous, Rollback, RolledBack, decide, over_budget,
 };
@@ -419,11 +419,6 @@ impl Core {
 /// A number as OpenTelemetry has them: signed.
 fn whole(number: impl TryInto<i64>) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
-}
-
-/// The node of a process: its name without the time at which it began.
-pub fn node_of(process: &str) -> &str {
-    process.rsplit_once('@').map_or(process, |(node, _)| node)
 }
 
 /// How often embedders report: as often as is decided.

@@ -105,6 +105,51 @@ fn access_is_read_again_and_what_is_refused_leaves_the_one_before() {
     });
 }
 
+/// Who waits for a plan when its grant is narrowed is given none.
+#[test]
+fn a_grant_that_is_narrowed_is_felt_by_who_waits() {
+    let (folder, _) = stage("auto");
+    let path = folder.path().join("access.yaml");
+    let digest: String = Sha256::digest("token").iter().map(|byte| format!("{byte:02x}")).collect();
+    let grant = |nodes: &str| {
+        format!("access:\n- {{ name: gateways, role: embedder, token_sha256: {digest}, nodes: [{nodes}] }}\n")
+    };
+    fs::write(&path, grant("gateway-*, edge-*")).unwrap();
+    let control = Control::start(folder.path(), &["--access", path.to_str().unwrap()]);
+    let bearer = [("authorization", "Bearer token")];
+    let poll = |node: &str, wait: u64, headers: &[(&str, &str)]| {
+        control.call(
+            "GET",
+            &format!("/v1/plan?node={node}&wait={wait}"),
+            &[&bearer[..], headers].concat(),
+            b"",
+        )
+    };
+    let until = |what: &str, is_so: &dyn Fn() -> bool| {
+        let begin = Instant::now();
+        while !is_so() {
+            assert!(begin.elapsed() < PATIENCE, "{what}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    until("a plan", &|| poll("gateway-1", 0, &[]).0 == 200);
+    let url = format!("{}/v1/plan?node=gateway-1", control.url);
+    let newest = ureq::get(url).header("authorization", "Bearer token").call().unwrap();
+    let has = &[("if-none-match", newest.headers()["etag"].to_str().unwrap())];
+    let [narrowed, named] = std::thread::scope(|scope| {
+        let waiting = ["gateway-1", "edge-1"].map(|node| scope.spawn(move || poll(node, 30, has)));
+        std::thread::sleep(Duration::from_millis(500));
+        fs::write(&path, grant("edge-*")).unwrap();
+        until("the grant", &|| poll("gateway-2", 0, &[]).0 == 403);
+        let policy = folder.path().join("policy.yaml");
+        let fold = "folds:\n- { name: f, metric: { exact: nobody.has.this }, labels: { drop: { attributes: [user] } } }\n";
+        fs::write(&policy, fs::read_to_string(&policy).unwrap() + fold).unwrap();
+        waiting.map(|it| it.join().unwrap())
+    });
+    assert_eq!((narrowed.0, named.0), (403, 200), "{narrowed:?} {named:?}");
+    assert!(narrowed.1.contains("is not of"), "{}", narrowed.1);
+}
+
 #[test]
 fn who_is_not_ready_says_why() {
     let (folder, _) = stage("observe");

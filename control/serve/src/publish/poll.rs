@@ -85,10 +85,9 @@ async fn plan(
     if node.id.is_empty() {
         return said(StatusCode::BAD_REQUEST, "node: empty; allowed: an id");
     }
-    if !caller.is_node(&node.id) {
-        let why = format!("node: {:?} is not of {:?}", node.id, caller.name);
-        (poll.noted)(&node, Event::Denied(&why));
-        return said(StatusCode::FORBIDDEN, why);
+    if let Err(denied) = caller.speaks_for(&node.id) {
+        (poll.noted)(&node, Event::Denied(denied.why()));
+        return denied.answer();
     }
     if asked.wait > WAIT_MAX {
         return said(StatusCode::BAD_REQUEST, format!("wait: {}; allowed: 0 to {WAIT_MAX} s", asked.wait));
@@ -115,7 +114,7 @@ async fn plan(
             && refused != Some(&*it.version)
         {
             // It may have waited for a minute.
-            if let Err(denied) = pass.still() {
+            if let Err(denied) = pass.still(&node.id) {
                 (poll.noted)(&node, Event::Denied(denied.why()));
                 return denied.answer();
             }

@@ -106,10 +106,9 @@ impl Xds {
                     if stream.node.is_none() {
                         let node = request.node.as_ref().filter(|node| !node.id.is_empty()).map(node_of);
                         let node = node.ok_or_else(|| Status::invalid_argument("node.id: empty; allowed: an id"))?;
-                        if !pass.caller.is_node(&node.id) {
-                            let why = format!("node.id: {:?} is not of {:?}", node.id, pass.caller.name);
-                            (self.noted)(&node, Event::Denied(&why));
-                            return Err(Status::permission_denied(why));
+                        if let Err(denied) = pass.caller.speaks_for(&node.id) {
+                            (self.noted)(&node, Event::Denied(denied.why()));
+                            return Err(denied.status());
                         }
                         self.answers.connected(&node, true, now_ns());
                         stream.node = Some(node);
@@ -121,12 +120,12 @@ impl Xds {
                 }
                 changed = watch.changed() => if changed.is_err() { break },
             }
-            // A stream may stand for weeks: who is no longer named is given nothing more.
-            if let Err(denied) = pass.still() {
-                if let Some(node) = &stream.node {
-                    (self.noted)(node, Event::Denied(denied.why()));
-                    self.answers.connected(node, false, now_ns());
-                }
+            // A stream may stand for weeks: who is no longer named, or no longer for this node, is given nothing more.
+            if let Some(node) = &stream.node
+                && let Err(denied) = pass.still(&node.id)
+            {
+                (self.noted)(node, Event::Denied(denied.why()));
+                self.answers.connected(node, false, now_ns());
                 return Err(denied.status());
             }
             let response = self.due(&mut stream, &watch.borrow_and_update().clone());

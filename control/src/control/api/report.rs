@@ -1,8 +1,8 @@
 //! Reports in.
 
-use super::super::core::node_of;
 use super::{Answer, App, Refused, bad, failed};
 use crate::collect::Incoming;
+use crate::collect::node_of;
 use crate::control::now_ns;
 use crate::report_body;
 use axum::extract::{Extension, Request, State};
@@ -28,12 +28,10 @@ pub async fn report(
         let now_ns = now_ns();
         let read = Incoming::read(&body, now_ns);
         if let Ok(report) = &read
-            && !caller.nodes.is_empty()
-            && !caller.is_node(node_of(report.process()))
+            && let Err(denied) = caller.speaks_for(node_of(report.process()))
         {
-            let why = format!("process: {:?} is not of {:?}", report.process(), caller.name);
-            it.refuse(&caller.name, "denied", "report", &why);
-            return Err(Refused(StatusCode::FORBIDDEN, why));
+            it.refuse(&caller.name, "denied", "report", denied.why());
+            return Err(Refused(StatusCode::FORBIDDEN, denied.why().to_owned()));
         }
         let refused = match it.intake.put(read, now_ns) {
             Ok(_) => return Ok(StatusCode::ACCEPTED),
