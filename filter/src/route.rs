@@ -144,7 +144,7 @@ impl Fold {
         }
     }
 
-    /// It is in force since then.
+    /// It is in force since then, and some of its streams may have folded until then.
     pub fn begin(&mut self, at: UnixNanos) {
         self.since = Since::after(at, self.windows.width_ns.saturating_add(self.windows.delay_ns));
     }
@@ -218,7 +218,17 @@ impl Compiled {
             // Whatever it kept: its streams were recorded.
             let theirs = theirs.filter(|(_, course)| recorded(course));
             let all_folded = theirs.clone().any(|(_, course)| matches!(course, Course::Fold(_)));
-            (theirs.flat_map(|(_, course)| course.folds()).map(|other| other.since.at).min(), all_folded)
+            let since = theirs.flat_map(|(_, course)| course.folds()).map(|other| other.since);
+            (since.min_by_key(|since| since.at), all_folded)
+        };
+        // Whether something of what a rule is about folded until now: else all of it went out raw, and is not counted on.
+        let folded = |rule: &Rule| {
+            let meets = |(other, course): (&Rule, &Course)| {
+                course.folds().next().is_some() && rule.metric.may_meet(&other.metric)
+            };
+            let budgets =
+                before.plan.budgets.is_some() && !before.plan.rules.iter().any(|other| same(rule, other));
+            budgets || before.plan.rules.iter().zip(&before.courses).any(meets)
         };
         for (rule, course) in self.plan.rules.iter().zip(&mut self.courses) {
             let salt = match course {
@@ -226,8 +236,13 @@ impl Compiled {
                 _ => None,
             };
             let (since, all_folded) = known(rule, salt);
+            let folded = since.is_none() && folded(rule);
             for fold in course.folds_mut() {
-                fold.begin(since.unwrap_or(now));
+                match since {
+                    Some(since) => fold.since = since,
+                    None if folded => fold.begin(now),
+                    None => fold.since = Since::after(now, 0),
+                }
             }
             if let Course::TopK(it) = course {
                 it.all_folded = all_folded;

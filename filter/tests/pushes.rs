@@ -199,6 +199,27 @@ fn off_and_on_again() {
     assert_eq!(run.total(), 50 + 300, "150 to 200, and 500 to 800");
 }
 
+/// Off and on again within a window and its delay: what was raw in between is not counted on from before either.
+#[test]
+fn off_and_soon_on_again() {
+    let (on, off) = (plan(&[rule("r", FOLD)]), plan(&[rule("r", PASS)]));
+    let none = plan(&[rule("r", FOLD).replace("requests", "others")]);
+    for off in [off, none] {
+        let mut run = Run::new(&on);
+        for at_s in 150..=400 {
+            match at_s {
+                203 => run.push(&off, 202),
+                217 | 219 => run.push(&on, at_s - 1),
+                _ => {}
+            }
+            run.send(at_s, &[("web", 50, Some(at_s as i64))]);
+        }
+        (41..80).for_each(|n| run.tick(10 * n));
+        assert_eq!(run.raw.get("web"), Some(&(203, 216)));
+        assert_eq!(run.total(), 52 + 183, "150 to 202, and 217 to 400");
+    }
+}
+
 /// A marker from centuries ahead holds nothing up.
 #[test]
 fn a_stale_marker_from_far_ahead_passes() {

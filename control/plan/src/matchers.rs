@@ -28,6 +28,15 @@ impl MetricMatch {
         }
     }
 
+    /// Whether some name may be meant by both; no only where that is certain.
+    pub fn may_meet(&self, other: &MetricMatch) -> bool {
+        match (self, other) {
+            (MetricMatch::Exact(name), any) | (any, MetricMatch::Exact(name)) => any.matches(name.as_bytes()),
+            (MetricMatch::Prefix(a), MetricMatch::Prefix(b)) => a.starts_with(b) || b.starts_with(a),
+            _ => true,
+        }
+    }
+
     /// The operation's name in JSON and its text.
     pub fn parts(&self) -> (&'static str, &str) {
         match self {

@@ -146,6 +146,19 @@ fn is_valid(plan: &Plan) -> bool {
 }
 
 proptest! {
+    /// Two matchers that both mean a name say that they may meet; exact ones of different names never do.
+    #[test]
+    fn matchers_that_meet_say_so(a in 0..3_usize, b in 0..3_usize, x in "[ab*?]{0,3}", y in "[ab*?]{0,3}", name in "[ab]{0,3}") {
+        let of = |kind: usize, text: String| [MetricMatch::Exact, MetricMatch::Prefix, MetricMatch::Glob][kind](text);
+        let (x, y) = (of(a, x), of(b, y));
+        if x.matches(name.as_bytes()) && y.matches(name.as_bytes()) {
+            prop_assert!(x.may_meet(&y) && y.may_meet(&x), "{x:?} {y:?} {name}");
+        }
+        if (a, b) == (0, 0) {
+            prop_assert_eq!(x.may_meet(&y), x == y);
+        }
+    }
+
     #[test]
     fn what_is_written_reads_back(plan in plan()) {
         prop_assume!(is_valid(&plan));
