@@ -15,7 +15,7 @@ pub use seen::Seen;
 use crate::admission::{ByHalf, Hint, Hints};
 use crate::hash::Identity;
 use crate::sketch::{Distinct, Heavy};
-use crate::wire::same;
+use hashbrown::hash_map::Entry;
 
 /// Generations of a period.
 pub const GENERATIONS: usize = 3;
@@ -35,15 +35,13 @@ const METRIC_BYTES: usize = 400;
 
 /// A label of a stream.
 #[derive(Clone, Copy)]
-pub struct Label<'a> {
-    /// Its key.
-    pub key: &'a [u8],
-    /// It is one of the resource.
+pub struct Label {
+    /// Half of the identity of its key, which says whether it is one of the resource.
+    pub id: u64,
+    /// It is.
     pub is_resource: bool,
     /// Identity of key and value.
     pub pair: Identity,
-    /// Its value, where that is a string.
-    pub value: &'a [u8],
 }
 
 /// A metric, as a stream's first point of a generation describes it.
@@ -230,29 +228,37 @@ impl Measure {
         let room = self.bytes < self.bytes_max.saturating_sub(self.seen.heap_bytes());
         let hash = stream.low();
         let (tenant, tenant_name) = metric.tenant;
-        if room || self.tenants.contains_key(&tenant) {
-            let it = self.tenants.entry(tenant).or_insert_with(|| {
+        let of_tenant = match self.tenants.entry(tenant) {
+            Entry::Occupied(it) => Some(it.into_mut()),
+            Entry::Vacant(place) if room => {
                 self.bytes = self.bytes.saturating_add(METRIC_BYTES);
-                MeasuredTenant { name: tenant_name.into(), active: Generations::default() }
-            });
+                let new = MeasuredTenant { name: tenant_name.into(), active: Generations::default() };
+                Some(place.insert(new))
+            }
+            Entry::Vacant(_) => None,
+        };
+        if let Some(it) = of_tenant {
             let before = it.active.heap_bytes();
             it.active.insert(hash);
             self.bytes = self.bytes.saturating_add(it.active.heap_bytes()).saturating_sub(before);
         }
-        if !room && !self.metrics.contains_key(&metric.id) {
-            self.unmeasured = self.unmeasured.saturating_add(1);
-            return None;
-        }
-        let it = self.metrics.entry(metric.id).or_insert_with(|| MeasuredMetric {
-            bytes: 0,
-            adds: 0,
-            tenant,
-            name: metric.name.into(),
-            kind: metric.kind,
-            active: Generations::default(),
-            labels: Vec::new(),
-            points: 0,
-        });
+        let it = match self.metrics.entry(metric.id) {
+            Entry::Occupied(it) => it.into_mut(),
+            Entry::Vacant(place) if room => place.insert(MeasuredMetric {
+                bytes: 0,
+                adds: 0,
+                tenant,
+                name: metric.name.into(),
+                kind: metric.kind,
+                active: Generations::default(),
+                labels: Vec::new(),
+                points: 0,
+            }),
+            Entry::Vacant(_) => {
+                self.unmeasured = self.unmeasured.saturating_add(1);
+                return None;
+            }
+        };
         if !room {
             it.active.insert(hash);
             // Its own number still holds; what its labels would take is not there.
@@ -309,19 +315,23 @@ pub struct Adding<'m> {
 }
 
 impl Adding<'_> {
-    /// One of its labels. `id` finds half of the identity of the key, the first time that it comes.
+    /// One of its labels. `key` and `value` are asked for where somebody is to read them; of a value that is no string there is nothing.
     #[inline]
-    pub fn label(&mut self, label: &Label<'_>, id: impl FnOnce() -> u64) {
-        let is =
-            |known: &MeasuredLabel| known.is_resource == label.is_resource && same(&known.key, label.key);
+    pub fn label<'b>(
+        &mut self,
+        label: Label,
+        key: impl FnOnce() -> &'b [u8],
+        value: impl FnOnce() -> &'b [u8],
+    ) {
+        let is = |known: &MeasuredLabel| known.id == label.id;
         let labels = &mut self.it.labels;
         let at =
             if labels.get(self.next).is_some_and(is) { Some(self.next) } else { labels.iter().position(is) };
         let at = at.or_else(|| {
             (labels.len() < LABELS_MAX).then(|| {
                 labels.push(MeasuredLabel {
-                    id: id(),
-                    key: label.key.into(),
+                    id: label.id,
+                    key: key().into(),
                     is_resource: label.is_resource,
                     values: Generations::default(),
                     // Streams that came before had no such label: all of them remain without it.
@@ -338,7 +348,7 @@ impl Adding<'_> {
         };
         self.next = at.saturating_add(1);
         self.has |= 1_u64.wrapping_shl(at as u32);
-        known.add(self.stream, label);
+        known.add(self.stream, label.pair, value);
     }
 
     /// All labels were there.
@@ -363,8 +373,8 @@ impl Adding<'_> {
 
 impl MeasuredLabel {
     #[inline]
-    fn add(&mut self, stream: Identity, label: &Label<'_>) {
-        let value = label.pair.low();
+    fn add<'b>(&mut self, stream: Identity, pair: Identity, text: impl FnOnce() -> &'b [u8]) {
+        let value = pair.low();
         // Most labels have few values; one that is in the sketch changes nothing there.
         if let Some(recent) = self.recent.get_mut(value as usize % RECENT)
             && *recent != value
@@ -375,9 +385,9 @@ impl MeasuredLabel {
                 self.heavy = Some(Heavy::new(EXAMPLES));
             }
         }
-        self.without.insert(stream.minus(label.pair).low());
+        self.without.insert(stream.minus(pair).low());
         if let Some(heavy) = &mut self.heavy {
-            heavy.add(value, 1, || label.value);
+            heavy.add(value, 1, text);
         }
     }
 }

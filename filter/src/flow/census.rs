@@ -16,7 +16,7 @@ use crate::kind::Intake;
 use crate::measure::{Described, Label};
 use crate::record::Temporality;
 use crate::units::UnixNanos;
-use crate::wire::{Span, WireError, same};
+use crate::wire::{Span, WireError};
 use core::ops::Range;
 use std::rc::Rc;
 
@@ -39,26 +39,26 @@ pub struct Progress {
 /// Keys of attributes that new streams have: what is the same for each of their labels, found once.
 #[derive(Default)]
 struct Keys {
-    known: Vec<(Span, NewLabel)>,
+    known: Vec<NewLabel>,
 }
 
 impl Keys {
-    /// Where the label of a key is, which is likely to be at `likely`.
-    fn find(&mut self, buf: &[u8], key: Span, likely: usize, new: impl FnOnce() -> NewLabel) -> usize {
-        let is = |(known, _): &(Span, NewLabel)| same(known.bytes(buf), key.bytes(buf));
+    /// Where the label of this id is, which is likely to be at `likely`.
+    fn find(&mut self, id: u64, likely: usize, new: impl FnOnce() -> NewLabel) -> usize {
+        let is = |known: &NewLabel| known.id == id;
         if self.known.get(likely).is_some_and(is) {
             return likely;
         }
         // With very many keys a search would cost more than to find one anew.
         let search = self.known.get(..KEYS_SEARCHED).unwrap_or(&self.known);
         search.iter().position(is).unwrap_or_else(|| {
-            self.known.push((key, new()));
+            self.known.push(new());
             self.known.len().saturating_sub(1)
         })
     }
 
     fn label(&self, at: usize) -> Option<NewLabel> {
-        self.known.get(at).map(|(_, label)| *label)
+        self.known.get(at).copied()
     }
 }
 
@@ -364,7 +364,7 @@ impl<'a> Walk<'a> {
         }
         let mut next = 0;
         for part in self.s.dictionary.labels(buf, h, &attributes)? {
-            let at = out.keys.find(buf, part.key, next, || {
+            let at = out.keys.find(part.label, next, || {
                 let label = new_label(self.plan, part.key.bytes(buf), false, part.id);
                 keep_name(buf, &label, part.key, false, &mut out.names);
                 label
@@ -416,8 +416,8 @@ fn settle(out: &Gathered<'_>, buf: &[u8], registry: &mut Registry, settled: &mut
         let labels = out.census.labels.get(fresh.labels.clone()).unwrap_or_default();
         let spans = out.spans.get(fresh.labels.clone()).unwrap_or_default();
         for (label, (is_resource, key, value)) in labels.iter().zip(spans) {
-            let (key, value, is_resource) = (key.bytes(buf), value.bytes(buf), *is_resource);
-            adding.label(&Label { key, is_resource, pair: label.pair, value }, || label.id);
+            let label = Label { id: label.id, is_resource: *is_resource, pair: label.pair };
+            adding.label(label, || key.bytes(buf), || value.bytes(buf));
         }
         adding.done();
     }

@@ -376,12 +376,12 @@ impl Walk<'_> {
         };
         let room = (LABELS_MAX as usize).saturating_sub(guard.resource.all.len());
         for it in guard.resource.all.iter().take(LABELS_MAX as usize) {
-            let (key, value) = (it.key.bytes(buf), it.value.bytes(buf));
-            adding.label(&Label { key, is_resource: true, pair: it.label.pair, value }, || it.label.id);
+            let label = Label { id: it.label.id, is_resource: true, pair: it.label.pair };
+            adding.label(label, || it.key.bytes(buf), || it.value.bytes(buf));
         }
         for it in dictionary.labels(buf, h, attributes)?.iter().take(room) {
-            let (key, value) = (it.key.bytes(buf), it.value.bytes(buf));
-            adding.label(&Label { key, is_resource: false, pair: it.id, value }, || label_id(h, key, false));
+            let label = Label { id: it.label, is_resource: false, pair: it.id };
+            adding.label(label, || it.key.bytes(buf), || it.value.bytes(buf));
         }
         adding.done();
         Ok(())

@@ -8,7 +8,7 @@
 //! What came before is recognised, byte for byte: the attributes of a point that the [`Trail`] expects or finds; of others each one alone
 //! ([`Parts`]); what is left is read and hashed. Heads that were written before are copied ([`Heads`]).
 
-use super::guard::{LABELS_MAX, PASS};
+use super::guard::{LABELS_MAX, PASS, label_id};
 use super::heads::Heads;
 use super::parts::{Attribute, Parts};
 use super::trail::{Known, Trail};
@@ -20,7 +20,7 @@ use crate::limits::HEAD_BYTES_MAX;
 use crate::record::{SeriesHead, Temporality, Writer};
 use crate::route::{Compiled, Fold};
 use crate::switch::Turn;
-use crate::wire::{Span, WireError, put_bytes_field};
+use crate::wire::{Span, WireError, put_bytes_field, same};
 use phoenix_plan::order;
 use std::borrow::Cow;
 
@@ -108,6 +108,35 @@ struct Base {
     context: Identity,
 }
 
+/// Identities of keys that came: streams have few and in one order, and each value that was never seen asks for that of its key.
+#[derive(Default)]
+struct KeyIds {
+    known: Vec<(Box<[u8]>, u64)>,
+    /// The one that was asked for last.
+    last: usize,
+}
+
+/// Keys that are remembered.
+const KEYS_MAX: usize = 64;
+
+impl KeyIds {
+    fn id(&mut self, h: &Hasher, key: &[u8]) -> u64 {
+        let is = |at: &usize| self.known.get(*at).is_some_and(|(known, _)| same(known, key));
+        // One of each stream's values is new, or all of them.
+        let likely = [self.last, self.last.saturating_add(1)].into_iter().find(is);
+        let at = likely.or_else(|| (0..self.known.len()).find(is));
+        if let Some((at, (_, id))) = at.and_then(|at| Some((at, self.known.get(at)?))) {
+            self.last = at;
+            return *id;
+        }
+        let id = label_id(h, key, false);
+        if self.known.len() < KEYS_MAX {
+            self.known.push((key.into(), id));
+        }
+        id
+    }
+}
+
 /// The series of one batch.
 #[derive(Default)]
 pub struct Dictionary {
@@ -119,6 +148,7 @@ pub struct Dictionary {
     body: Vec<u8>,
     head: Vec<u8>,
     parts: Parts,
+    keys: KeyIds,
     trail: Trail,
     /// Where in the batch a guess of the trail was right, until somebody asks.
     guessed: Span,
@@ -141,6 +171,7 @@ impl Dictionary {
     /// Another plan: nothing that was known holds.
     pub fn forget(&mut self) {
         self.parts.clear();
+        self.keys = KeyIds::default();
         self.trail.clear();
         self.heads.clear();
     }
@@ -241,7 +272,7 @@ impl Dictionary {
             return Ok(());
         }
         let (found, key) = read(buf, h, (field, content))?;
-        let found = Attribute { is_kept: keeps(key), ..found };
+        let found = Attribute { is_kept: keeps(key), label: self.keys.id(h, key), ..found };
         self.parts.learn(buf, field, fold, &found);
         self.listed.push(found);
         Ok(())
@@ -506,5 +537,5 @@ fn read<'b>(
 ) -> Result<(Attribute, &'b [u8]), WireError> {
     let kv = KeyValue::read(buf, field, content)?;
     let id = identify::attribute(h, Domain::Attribute, buf, &kv)?;
-    Ok((Attribute { id, is_kept: true, key: kv.key, value: kv.value.text() }, kv.key.bytes(buf)))
+    Ok((Attribute { id, label: 0, is_kept: true, key: kv.key, value: kv.value.text() }, kv.key.bytes(buf)))
 }

@@ -15,6 +15,8 @@ const PART_BYTES_MAX: usize = 88;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attribute {
     pub id: Identity,
+    /// Half of the identity of its key, as labels are known by.
+    pub label: u64,
     /// The fold keeps it.
     pub is_kept: bool,
     pub key: Span,
@@ -26,6 +28,7 @@ pub struct Attribute {
 #[derive(Clone, Copy)]
 pub struct Part {
     id: Identity,
+    label: u64,
     fold: u32,
     len: u8,
     is_kept: bool,
@@ -96,7 +99,8 @@ impl Parts {
         if self.places.is_empty() {
             let (id, nothing) = (Identity::ZERO, Within::default());
             let bytes = [0; PART_BYTES_MAX];
-            let free = Part { id, fold: 0, len: 0, is_kept: false, key: nothing, value: nothing, bytes };
+            let free =
+                Part { id, label: 0, fold: 0, len: 0, is_kept: false, key: nothing, value: nothing, bytes };
             self.places.resize(PLACES, free);
         }
         // What was there moves over: what comes often is seldom the older of two.
@@ -106,7 +110,8 @@ impl Parts {
             *beside = old;
         }
         if let Some(part) = self.places.get_mut(at) {
-            (part.id, part.fold, part.len, part.is_kept) = (found.id, fold, len, found.is_kept);
+            (part.id, part.label, part.fold) = (found.id, found.label, fold);
+            (part.len, part.is_kept) = (len, found.is_kept);
             (part.key, part.value) = (Within::of(found.key, field), Within::of(found.value, field));
             if let Some(place) = part.bytes.get_mut(..bytes.len()) {
                 place.copy_from_slice(bytes);
@@ -120,7 +125,7 @@ impl Part {
     #[inline]
     pub fn at(&self, field: Span) -> Attribute {
         let (key, value) = (self.key.at(field), self.value.at(field));
-        Attribute { id: self.id, is_kept: self.is_kept, key, value }
+        Attribute { id: self.id, label: self.label, is_kept: self.is_kept, key, value }
     }
 }
 
@@ -162,6 +167,7 @@ mod tests {
                     let middle = field.start + len / 2;
                     let told = Attribute {
                         id: Identity(id),
+                        label: id as u64 ^ 5,
                         is_kept: fold == 1,
                         key: Span { start: field.start, end: middle },
                         value: if len == 5 { Span::EMPTY } else { Span { start: middle, end: field.end } },
@@ -172,7 +178,8 @@ mod tests {
                         parts.learn(&buf, field, fold, &told);
                         told
                     });
-                    let read = |it: Attribute| (it.id, it.is_kept, it.key, it.value.bytes(&buf).to_vec());
+                    let read =
+                        |it: Attribute| (it.id, it.label, it.is_kept, it.key, it.value.bytes(&buf).to_vec());
                     assert_eq!(read(found), read(told), "round {round}: {bytes:?}");
                 }
             }
