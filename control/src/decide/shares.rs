@@ -58,10 +58,13 @@ pub fn shares(next: &mut Previous, units: &Units<'_>, estimates: &Estimates, pol
         }
         // Whoever is not heard has what it was given.
         let away = missing.iter().filter_map(|name| next.given.get(name)?.in_force.get(tenant)).sum::<u64>();
-        let Needs { room, needs, used } = needs(next, units, estimates, tenant, budget.saturating_sub(away));
+        let Needs { room, mut needs, used, folded } =
+            needs(next, units, estimates, tenant, budget.saturating_sub(away));
         // Each of those who join gets one at least, so that much is kept.
         let kept = ((room as f64 * JOINING_PART).floor() as u64).max(JOINING).min(room);
         newcomer.insert(tenant.clone(), (kept / JOINING).max(1));
+        let aim = f64::from(policy.change.aim_percent) / 100.0;
+        make_room_to_restore(&mut needs, &folded, aim, room.saturating_sub(kept));
         let desired = fair(room.saturating_sub(kept), &needs);
         deal(next, &names, tenant, (&desired, &used), room.saturating_sub(kept));
         shares.tenants.push(tenant.clone());
@@ -100,6 +103,8 @@ struct Needs {
     needs: Vec<f64>,
     /// Series that each has in use.
     used: Vec<u64>,
+    /// Of these, those that budgets fold.
+    folded: Vec<u64>,
 }
 
 fn needs(next: &Previous, units: &Units<'_>, estimates: &Estimates, tenant: &str, budget: u64) -> Needs {
@@ -120,14 +125,38 @@ fn needs(next: &Previous, units: &Units<'_>, estimates: &Estimates, tenant: &str
             }
         }
     }
-    let mut used = vec![0; estimates.embedders.len()];
+    let (mut used, mut folded) = (vec![0; estimates.embedders.len()], vec![0; estimates.embedders.len()]);
     for part in estimates.tenants.get(tenant).map_or(&[][..], |it| it.parts.as_slice()) {
-        if let Some(slot) = used.get_mut(part.embedder as usize) {
-            *slot = part.used;
+        if let (Some(used), Some(folded)) =
+            (used.get_mut(part.embedder as usize), folded.get_mut(part.embedder as usize))
+        {
+            (*used, *folded) = (part.used, part.folded);
         }
     }
     let room = (budget as f64 - left.min(budget as f64)).floor() as u64;
-    Needs { room, needs, used }
+    Needs { room, needs, used, folded }
+}
+
+/// An embedder that contained something restores it once all of its streams, and the folded series until they go, take no more than a part of its share (`aim`): it needs
+/// that much more. Those that need least come first, as long as the room for all does not end.
+fn make_room_to_restore(needs: &mut [f64], folded: &[u64], aim: f64, room: u64) {
+    let mut more: Vec<(usize, f64)> = needs
+        .iter()
+        .zip(folded)
+        .enumerate()
+        .filter(|(_, (_, folded))| **folded > 0)
+        .map(|(at, (need, folded))| (at, (need + *folded as f64) / aim + 1.0 - need))
+        .collect();
+    more.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
+    // Everybody has one series at least.
+    let mut left = room as f64 - needs.iter().map(|need| need.max(1.0)).sum::<f64>();
+    for (at, more) in more {
+        left -= more;
+        if left < 0.0 {
+            return;
+        }
+        needs[at] += more;
+    }
 }
 
 /// Gives each embedder its share of one tenant.
@@ -256,4 +285,26 @@ fn of_metrics(
         (unit.tenant.to_owned(), unit.name.to_owned(), fair(budget, &needs))
     };
     with.into_iter().map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::make_room_to_restore;
+
+    #[test]
+    fn who_folds_gets_the_room_to_stop() {
+        let with = |folded: [u64; 3], room: u64| {
+            let mut needs = [90.0, 45.0, 60.0];
+            make_room_to_restore(&mut needs, &folded, 0.9, room);
+            needs
+        };
+        assert_eq!(with([0, 0, 0], 1_000), [90.0, 45.0, 60.0]);
+        // With 18 folded ones beside it 90 streams are nine tenths of 120.
+        assert_eq!(with([18, 0, 0], 1_000), [121.0, 45.0, 60.0]);
+        assert_eq!(with([18, 0, 0], 195 + 31), [121.0, 45.0, 60.0]);
+        assert_eq!(with([18, 0, 0], 195 + 30), [90.0, 45.0, 60.0], "not in part");
+        assert_eq!(with([18, 9, 0], 195 + 31), [90.0, 61.0, 60.0], "who needs least comes first");
+        assert_eq!(with([18, 9, 3], 1_000), [121.0, 61.0, 71.0]);
+        assert_eq!(with([18, 9, 3], 0), [90.0, 45.0, 60.0]);
+    }
 }
