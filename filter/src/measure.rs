@@ -28,6 +28,8 @@ const RECENT: usize = 8;
 const EXAMPLES: usize = 8;
 /// Labels with fewer values need no examples.
 const EXAMPLES_FROM: f64 = 16.0;
+/// Bytes of the longest key that is measured: no plan can name a longer one.
+const KEY_BYTES_MAX: usize = phoenix_plan::bounds::KEY_BYTES;
 /// Parts of the bound that the streams of a generation take at most.
 const SEEN_PART: usize = 8;
 /// Bytes of a metric beside its sketches, about.
@@ -328,10 +330,11 @@ impl Adding<'_> {
         let at =
             if labels.get(self.next).is_some_and(is) { Some(self.next) } else { labels.iter().position(is) };
         let at = at.or_else(|| {
-            (labels.len() < LABELS_MAX).then(|| {
+            let key = key();
+            (labels.len() < LABELS_MAX && key.len() <= KEY_BYTES_MAX).then(|| {
                 labels.push(MeasuredLabel {
                     id: label.id,
-                    key: key().into(),
+                    key: key.into(),
                     is_resource: label.is_resource,
                     values: Generations::default(),
                     // Streams that came before had no such label: all of them remain without it.
@@ -400,6 +403,7 @@ fn bytes_of(it: &MeasuredMetric) -> usize {
     let label = |label: &MeasuredLabel| {
         let heavy = label.heavy.as_ref().map_or(0, Heavy::heap_bytes);
         size_of::<MeasuredLabel>()
+            .saturating_add(label.key.len())
             .saturating_add(label.values.heap_bytes())
             .saturating_add(label.without.heap_bytes())
             .saturating_add(heavy)

@@ -194,8 +194,13 @@ impl Compiled {
     /// before is in raw samples. So it is with budgets, where there were none, or a rule that is no more let points pass them.
     pub fn follow(&mut self, before: &Compiled, now: UnixNanos) {
         let same = |rule: &Rule, other: &Rule| {
-            (&other.metric, &other.resource, &other.attributes)
-                == (&rule.metric, &rule.resource, &rule.attributes)
+            (&other.tenant, &other.metric, &other.resource, &other.attributes)
+                == (&rule.tenant, &rule.metric, &rule.resource, &rule.attributes)
+        };
+        // They may be about the same points; no only where that is certain.
+        let may_meet = |rule: &Rule, other: &Rule| {
+            let tenants = rule.tenant.is_none() || other.tenant.is_none() || rule.tenant == other.tenant;
+            tenants && rule.metric.may_meet(&other.metric)
         };
         let is_gone = |rule: &Rule| !self.plan.rules.iter().any(|other| same(rule, other));
         let same_rules = !before.plan.rules.iter().any(is_gone);
@@ -219,26 +224,32 @@ impl Compiled {
             let theirs = theirs.filter(|(_, course)| recorded(course));
             let all_folded = theirs.clone().any(|(_, course)| matches!(course, Course::Fold(_)));
             let since = theirs.flat_map(|(_, course)| course.folds()).map(|other| other.since);
-            (since.min_by_key(|since| since.at), all_folded)
+            (since.max_by_key(|since| since.at), all_folded)
         };
         // Whether something of what a rule is about folded until now: else all of it went out raw, and is not counted on.
         let folded = |rule: &Rule| {
-            let meets = |(other, course): (&Rule, &Course)| {
-                course.folds().next().is_some() && rule.metric.may_meet(&other.metric)
-            };
+            let meets =
+                |(other, course): (&Rule, &Course)| course.folds().next().is_some() && may_meet(rule, other);
             let budgets =
                 before.plan.budgets.is_some() && !before.plan.rules.iter().any(|other| same(rule, other));
             budgets || before.plan.rules.iter().zip(&before.courses).any(meets)
         };
-        for (rule, course) in self.plan.rules.iter().zip(&mut self.courses) {
+        // The rules before a rule take its points away: is one of them no longer before it?
+        let is_uncovered = |rule: &Rule, index: usize| {
+            let before_it = before.plan.rules.iter().take_while(|other| !same(rule, other));
+            let stays = |other: &Rule| self.plan.rules.iter().take(index).any(|still| same(still, other));
+            before_it.filter(|other| may_meet(rule, other)).any(|other| !stays(other))
+        };
+        for (index, (rule, course)) in self.plan.rules.iter().zip(&mut self.courses).enumerate() {
             let salt = match course {
                 Course::TopK(it) => Some(it.salt),
                 _ => None,
             };
             let (since, all_folded) = known(rule, salt);
-            let folded = since.is_none() && folded(rule);
+            let is_uncovered = is_uncovered(rule, index);
+            let folded = since.is_some() || folded(rule);
             for fold in course.folds_mut() {
-                match since {
+                match since.filter(|_| !is_uncovered) {
                     Some(since) => fold.since = since,
                     None if folded => fold.begin(now),
                     None => fold.since = Since::after(now, 0),

@@ -114,12 +114,16 @@ struct KeyIds {
     known: Vec<(Box<[u8]>, u64)>,
     /// The one that was asked for last.
     last: usize,
+    /// The one that goes next.
+    oldest: usize,
 }
 
-/// Keys that are remembered.
-const KEYS_MAX: usize = 64;
+/// Keys that are remembered, and bytes of the longest: a few kilobytes, whatever is sent.
+const KEYS_MAX: usize = 32;
+const KEY_BYTES_MAX: usize = 64;
 
 impl KeyIds {
+    /// Half of the identity of a label's key.
     fn id(&mut self, h: &Hasher, key: &[u8]) -> u64 {
         let is = |at: &usize| self.known.get(*at).is_some_and(|(known, _)| same(known, key));
         // One of each stream's values is new, or all of them.
@@ -130,8 +134,14 @@ impl KeyIds {
             return *id;
         }
         let id = label_id(h, key, false);
-        if self.known.len() < KEYS_MAX {
-            self.known.push((key.into(), id));
+        if key.len() <= KEY_BYTES_MAX {
+            let new = (key.into(), id);
+            // Until all places are taken there is nothing at the next one.
+            match self.known.get_mut(self.oldest) {
+                Some(place) => *place = new,
+                None => self.known.push(new),
+            }
+            self.oldest = self.oldest.saturating_add(1) % KEYS_MAX;
         }
         id
     }
