@@ -29,7 +29,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let store = Store::open(arguments)?;
     let runtime = tokio::runtime::Runtime::new().context("no runtime")?;
     let (shared, ended) = runtime.block_on(serve::run(arguments, store))?;
-    print!("{}", said(&shared.store(), ended, arguments));
+    say_on!("{}", said(&shared.store(), ended, arguments));
     Ok(if ended == Ended::Broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 

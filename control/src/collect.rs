@@ -28,8 +28,9 @@ const HELD_BYTES: u64 = 256;
 const COUNTS_AT_LEAST: u64 = 4;
 /// Bytes of the reports of one process, as they came: 256 workers of the module's largest.
 pub const PROCESS_BYTES_MAX: u64 = 64 << 20;
-/// Processes of one node, those that began last: it begins anew when it is deployed or crashes, and a crash a minute makes thirty before the first is forgotten.
-pub const PROCESSES_OF_NODE_MAX: usize = 8;
+/// Processes of one node. It begins anew when it is deployed or crashes: whoever waits longer from crash to crash, as Kubernetes does, has fewer before the first is forgotten.
+/// Which are held never depends on what the others say of themselves: nobody can take the place of a process that is heard.
+pub const PROCESSES_OF_NODE_MAX: usize = 16;
 /// Smaller reports are held as they came: ten thousand of them take little, and a compressor costs more to begin than they take to read.
 const PACKED_FROM: usize = 16 << 10;
 /// The fastest level of zstd: the next takes half as long again and saves a percent.
@@ -66,7 +67,7 @@ pub enum Reason {
     Reordered,
     /// Another report with the same number is in force: two workers use one name.
     Conflict,
-    /// One of a process that began later is in force under this name, or enough of them of its node.
+    /// One of a process that began later is in force under this name.
     Superseded,
     /// There is no room.
     Full,
@@ -288,12 +289,13 @@ impl Collector {
             let allowed = format!("{PROCESS_BYTES_MAX} bytes of a process");
             return Err(Refusal::new(Reason::Full, "report", value, allowed));
         }
-        let leaves =
-            if self.processes.contains_key(&report.process) { None } else { self.leaves_for(&report)? };
-        self.make_room(taken, packed.held_bytes().saturating_sub(freed), now_ns)?;
-        if let Some(gone) = leaves.and_then(|process| self.processes.remove(&process)) {
-            (self.bytes, self.workers) = (self.bytes - size(&gone), self.workers - gone.len());
+        let of_node = self.others_of_node(&report.process, now_ns);
+        if of_node >= PROCESSES_OF_NODE_MAX {
+            let value = format!("{:?} beside {of_node} others", report.process);
+            let allowed = format!("{PROCESSES_OF_NODE_MAX} processes of a node");
+            return Err(Refusal::new(Reason::Full, "process", value, allowed));
         }
+        self.make_room(taken, packed.held_bytes().saturating_sub(freed), now_ns)?;
         let held = Held {
             start_ns: report.start_time_unix_nano,
             sequence: report.sequence,
@@ -308,22 +310,12 @@ impl Collector {
         Ok(taken)
     }
 
-    /// The process that a new one of its node takes the place of, where the node has many.
-    fn leaves_for(&self, report: &Report) -> Result<Option<String>, Refusal> {
-        let node = node_of(&report.process);
-        let begins = |workers: &BTreeMap<u64, Held>| workers.values().map(|held| held.start_ns).max();
-        let of_node = self.processes.range(node.to_owned()..).take_while(|(name, _)| name.starts_with(node));
-        let of_node = of_node.filter(|(name, _)| node_of(name) == node);
-        let of_node: Vec<_> = of_node.map(|(name, workers)| (begins(workers), name)).collect();
-        let oldest = of_node.iter().min().filter(|_| of_node.len() >= PROCESSES_OF_NODE_MAX);
-        match oldest {
-            Some(oldest) if (Some(report.start_time_unix_nano), &report.process) < *oldest => {
-                let allowed =
-                    format!("one of the {PROCESSES_OF_NODE_MAX} processes of {node:?} that began last");
-                Err(Refusal::new(Reason::Superseded, "process", format!("{:?}", report.process), allowed))
-            }
-            oldest => Ok(oldest.map(|(_, name)| (*name).clone())),
-        }
+    /// How many other processes of its node are held and not forgotten.
+    fn others_of_node(&self, process: &str, now_ns: u64) -> usize {
+        let node = node_of(process);
+        let likely = self.processes.range(node.to_owned()..).take_while(|(name, _)| name.starts_with(node));
+        let others = likely.filter(|(name, _)| node_of(name) == node && name.as_str() != process);
+        others.filter(|(_, workers)| !self.is_forgotten(workers, now_ns)).count()
     }
 
     /// Is there room for so many bytes more? The silent are forgotten for it.

@@ -38,7 +38,7 @@ pub fn print(plan: &Plan, tenant: &str, metric: &str, resource: &Pairs, attribut
         say!("no rule matches: the point passes untouched");
         return;
     };
-    print!("rule {} {:?}: decides: ", index + 1, rule.name);
+    say_on!("rule {} {:?}: decides: ", index + 1, rule.name);
     let Some(switch) = &rule.switch else {
         say!("pipeline {}", pipeline(rule.pipeline));
         if let Some(topk) = &rule.topk {

@@ -48,7 +48,7 @@ const START_NS: u64 = 1_767_225_600_000_000_000;
 /// Runs the command. Exit status 0: everything was sent and accepted whole, or written; 1: not.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.print {
-        print!("{}", arguments.preset.unwrap_or_default().text());
+        say_on!("{}", arguments.preset.unwrap_or_default().text());
         return Ok(ExitCode::SUCCESS);
     }
     let scenario = overrides::scenario(arguments)?;
@@ -75,7 +75,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             send::run(schedule, client, arguments.pace())?
         }
     };
-    print!("{}", report::text(&run, &truth));
+    say_on!("{}", report::text(&run, &truth));
     if let Some(file) = &arguments.json {
         std::fs::write(file, report::json(&run, &truth)?).with_context(|| file.display().to_string())?;
     }

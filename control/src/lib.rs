@@ -4,8 +4,9 @@
 //! (`estimate`), and with what queries need (`needs`) and what people want (`policy`) a plan for each embedder (`decide`). These stages are pure: no
 //! clock, no I/O; whoever serves them brings both. `simulate` runs all of them with the real engine in virtual time.
 //! Everything else are commands that stand alone.
+#![deny(clippy::print_stdout, reason = "say! ends quietly where nobody reads any more")]
 
-// First, for its macro.
+// First, for its macros.
 #[macro_use]
 mod say;
 

@@ -62,6 +62,6 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 
     let ledger = ledger::Ledger::of(&plan, arguments, &clock, &census, &engine);
     folder::write(&arguments.out, LEDGER, ledger.json()?.as_bytes())?;
-    print!("{}", summary::render(&ledger, arguments));
+    say_on!("{}", summary::render(&ledger, arguments));
     Ok(if ledger.is_conserved() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -38,7 +38,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.json {
         say!("{}", serde_json::to_string_pretty(&choice.of(&view))?);
     } else {
-        print!("{}", tables::render(&view, &choice));
+        say_on!("{}", tables::render(&view, &choice));
     }
     Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -9,9 +9,9 @@ use std::io::{ErrorKind, Write as _, stdout};
 /// 128 and the number of SIGPIPE, as shells have it.
 const BROKEN_PIPE: i32 = 141;
 
-/// Writes a line.
-pub fn line(text: Arguments<'_>) {
-    match writeln!(stdout().lock(), "{text}") {
+/// Writes a text.
+pub fn text(text: Arguments<'_>) {
+    match stdout().lock().write_fmt(text) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(BROKEN_PIPE),
         Err(error) => {
             eprintln!("phoenix: standard output: {error}");
@@ -23,5 +23,10 @@ pub fn line(text: Arguments<'_>) {
 
 /// As `println!`.
 macro_rules! say {
-    ($($text:tt)*) => { $crate::say::line(format_args!($($text)*)) };
+    ($($text:tt)*) => { $crate::say::text(format_args!("{}\n", format_args!($($text)*))) };
+}
+
+/// As `print!`.
+macro_rules! say_on {
+    ($($text:tt)*) => { $crate::say::text(format_args!($($text)*)) };
 }

@@ -54,7 +54,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         ..report::Report::new(arguments, plan.as_ref(), &span, files, outcomes, &full, &folded)
     };
 
-    print!("{}", report::table::render(&report));
+    say_on!("{}", report::table::render(&report));
     if let Some(file) = &arguments.json {
         std::fs::write(file, report::json::render(&report)?).with_context(|| file.display().to_string())?;
     }

@@ -69,7 +69,7 @@ impl Amount {
         }
     }
 
-    /// Take another sum away (an emission that was refused goes back into its series).
+    /// Take another sum away.
     pub fn take(&mut self, other: &Amount) {
         self.int = self.int.saturating_sub(other.int);
         if other.double {

@@ -561,6 +561,9 @@ impl Owner {
             if answer == Answer::Accepted {
                 page.emitted = page.emitted.saturating_add(1);
                 page.increments_out.merge(&entry.closed.content.books());
+                if let Some(series) = self.series.get_mut(entry.slot).filter(|s| s.id == entry.id) {
+                    series.accepted(&entry.closed);
+                }
                 continue;
             }
             let Some(series) = self.series.get_mut(entry.slot).filter(|s| s.id == entry.id) else {

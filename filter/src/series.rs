@@ -28,9 +28,17 @@ struct Cell {
     window: UnixNanos,
     end: UnixNanos,
     content: Content,
-    /// What went out once and was refused: to be sent again, and in the running total as before.
-    owed: Option<Box<Content>>,
+    /// What went out once and was refused.
+    owed: Option<Box<Owed>>,
     exemplars: Exemplars,
+}
+
+/// What was refused: to be sent again, and in the running total as before.
+#[derive(Clone, Debug)]
+struct Owed {
+    content: Content,
+    /// Time of the newest point of it.
+    time: UnixNanos,
 }
 
 /// What of a [`SeriesHead`] an emission needs, owned. Ordered as an emission is: what shares a message stands together.
@@ -80,6 +88,8 @@ pub struct Series {
     total: Content,
     start: UnixNanos,
     emitted_to: UnixNanos,
+    /// Time of the newest point since its start that was accepted.
+    accepted_to: UnixNanos,
     opening: bool,
     /// A switch before which it has nothing; the epoch when there is none.
     opens_at: UnixNanos,
@@ -157,6 +167,7 @@ impl Series {
             total: Content::none(h.kind, h.bounds.len() / 8),
             start: UnixNanos(0),
             emitted_to: UnixNanos(0),
+            accepted_to: UnixNanos(0),
             opening: true,
             opens_at: UnixNanos(0),
             flat: None,
@@ -291,8 +302,8 @@ impl Series {
     }
 
     /// Likewise what the running total holds already.
-    fn owe(&mut self, window: UnixNanos, refused: &Content) -> bool {
-        self.cell(window, |cell| cell.owe(refused))
+    fn owe(&mut self, window: UnixNanos, refused: &Closed) -> bool {
+        self.cell(window, |cell| cell.owe(&refused.content, refused.time))
     }
 
     #[inline]
@@ -364,7 +375,7 @@ impl Series {
         let mut sum = Amount::default();
         for cell in &self.cells {
             sum.merge(&cell.content.books());
-            cell.owed.iter().for_each(|owed| sum.merge(&owed.books()));
+            cell.owed.iter().for_each(|owed| sum.merge(&owed.content.books()));
         }
         sum
     }
@@ -447,16 +458,17 @@ impl Series {
             zero_at = (from > self.emitted_to && from < cell.end).then_some(from);
         }
         self.total.merge(&cell.content);
-        cell.settle();
         let value = match exact(&self.total) {
             Some(v) => v,
             None => {
                 // Outgrown what the wire can carry exactly: a new start time, counting from this window.
                 self.start = from;
+                self.begin_anew(&mut cell);
                 self.total = cell.content.clone();
                 representable(&cell.content)
             }
         };
+        cell.settle();
         self.emitted_to = cell.end;
         Closed { zero_at, start: self.start, value, ..Closed::of(cell) }
     }
@@ -498,7 +510,11 @@ impl Series {
     pub fn pull_back(&mut self, latest: UnixNanos, window: UnixNanos) -> bool {
         let at = self.cells.partition_point(|cell| cell.window <= latest);
         let beyond: Vec<Cell> = self.cells.drain(at..).collect();
-        beyond.into_iter().fold(false, |opened, cell| self.put(window, cell) || opened)
+        let mut opened = false;
+        for cell in beyond {
+            opened |= self.put(window, cell);
+        }
+        opened
     }
 
     /// A point of this series was refused for good: its increment goes back into the window at `window`, and if it came with the
@@ -518,16 +534,35 @@ impl Series {
                 self.opening = true;
                 self.emitted_to = UnixNanos(0);
             }
-            return self.owe(window, &refused.content);
+            return self.owe(window, refused);
         }
         self.cell(window, |cell| cell.content.merge(&refused.content))
+    }
+
+    /// A point of this series was accepted.
+    pub fn accepted(&mut self, point: &Closed) {
+        if point.start == self.start {
+            self.accepted_to = self.accepted_to.max(point.time);
+        }
+    }
+
+    /// The total begins anew with this window: what is owed was in the one before. Where a later point of that was accepted it has arrived, and
+    /// is a matter of the books alone; else it is counted again.
+    fn begin_anew(&mut self, cell: &mut Cell) {
+        cell.settle_after(self.accepted_to);
+        self.settle_all();
+    }
+
+    fn settle_all(&mut self) {
+        let accepted_to = core::mem::take(&mut self.accepted_to);
+        self.cells.iter_mut().for_each(|cell| cell.settle_after(accepted_to));
     }
 
     /// Begin anew with a zero point and a new start time at the next window: the writer or the mark changed, so that nothing has been
     /// emitted yet under the labels to come. Members stay members.
     pub fn reopen(&mut self) {
         self.opening = true;
-        self.cells.iter_mut().for_each(Cell::settle);
+        self.settle_all();
         if !self.head.kind.is_level() {
             self.total = self.nothing();
         }
@@ -540,31 +575,41 @@ impl Cell {
     /// What stood in another window goes out with this one.
     fn join(&mut self, other: Cell, exemplars_max: usize) {
         self.content.merge(&other.content);
-        other.owed.iter().for_each(|owed| self.owe(owed));
+        other.owed.iter().for_each(|owed| self.owe(&owed.content, owed.time));
         self.exemplars.merge(other.exemplars, exemplars_max);
     }
 
-    fn owe(&mut self, refused: &Content) {
+    fn owe(&mut self, refused: &Content, time: UnixNanos) {
         match &mut self.owed {
-            Some(owed) => owed.merge(refused),
-            None => self.owed = Some(Box::new(refused.clone())),
+            Some(owed) => {
+                owed.content.merge(refused);
+                owed.time = owed.time.max(time);
+            }
+            None => self.owed = Some(Box::new(Owed { content: refused.clone(), time })),
         }
     }
 
-    /// What was owed goes out now, or belongs to a total that begins anew.
+    /// What was owed goes out with the rest.
     fn settle(&mut self) {
         if let Some(owed) = self.owed.take() {
-            self.content.merge(&owed);
+            self.content.merge(&owed.content);
+        }
+    }
+
+    /// The same where it is not known to have arrived with a later point.
+    fn settle_after(&mut self, accepted_to: UnixNanos) {
+        if self.owed.as_ref().is_some_and(|owed| owed.time >= accepted_to) {
+            self.settle();
         }
     }
 
     fn adds(&self) -> bool {
-        self.owed.is_some() || !self.content.is_zero()
+        self.owed.as_ref().is_some_and(|owed| !owed.content.is_zero()) || !self.content.is_zero()
     }
 
     fn heap_bytes(&self) -> usize {
-        let owed =
-            self.owed.as_ref().map_or(0, |owed| owed.heap_bytes().saturating_add(size_of::<Content>()));
+        let bytes = |owed: &Owed| owed.content.heap_bytes().saturating_add(size_of::<Owed>());
+        let owed = self.owed.as_deref().map_or(0, bytes);
         self.content.heap_bytes().saturating_add(owed).saturating_add(self.exemplars.heap_bytes())
     }
 }

@@ -208,18 +208,21 @@ async fn pushes(control: &Control, many: usize) -> anyhow::Result<Latency> {
     })
     .await?;
     let mut latency = Latency::default();
-    let mut known = String::new();
+    let (mut known, mut known_plan) = (String::new(), Value::Null);
     for number in 0..=many {
         if number > 0 {
             control.push(number)?;
         }
         let begin = Instant::now();
-        // Beginning and decision of each turn that was seen.
-        let mut turns: Vec<(u64, u64)> = Vec::new();
+        // Beginning and decision of the turn that made the plan new.
+        let mut turn: Option<(u64, u64)> = None;
         loop {
             let status = control.status().await?;
             let at = |field: &str| status[field].as_str().and_then(|text| text.parse::<u64>().ok());
-            turns.extend(at("at_unix_nano").zip(at("decided_at_unix_nano")));
+            if status["plan_version"] != known_plan {
+                known_plan = status["plan_version"].clone();
+                turn = turn.or(at("at_unix_nano").zip(at("decided_at_unix_nano")));
+            }
             let nodes = status["nodes"].as_array().map_or(&[][..], Vec::as_slice);
             let said = nodes.iter().find(|it| it["id"] == NODE).map_or(&Value::Null, |it| &it["said"]);
             ensure!(said["refused"].is_null(), "refused: {}\n{}", said["refused"], envoy.log());
@@ -227,7 +230,6 @@ async fn pushes(control: &Control, many: usize) -> anyhow::Result<Latency> {
             if !version.is_empty() && version != known && said["sent"][0] == version {
                 known = version.to_owned();
                 let at = |of: &str| said[of][1].as_u64().unwrap_or(0);
-                let turn = turns.iter().filter(|(_, decided)| *decided <= at("sent")).max().copied();
                 if let (true, Some((began, decided)), Some(took)) =
                     (number > 0, turn, said["took_ns"].as_u64())
                 {

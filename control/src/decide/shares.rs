@@ -63,8 +63,7 @@ pub fn shares(next: &mut Previous, units: &Units<'_>, estimates: &Estimates, pol
         // Each of those who join gets one at least, so that much is kept.
         let kept = ((room as f64 * JOINING_PART).floor() as u64).max(JOINING).min(room);
         newcomer.insert(tenant.clone(), (kept / JOINING).max(1));
-        let aim = f64::from(policy.change.aim_percent) / 100.0;
-        make_room_to_restore(&mut needs, &folded, aim, room.saturating_sub(kept));
+        make_room_to_restore(&mut needs, &folded, aim(policy), room.saturating_sub(kept));
         let desired = fair(room.saturating_sub(kept), &needs);
         deal(next, &names, tenant, (&desired, &used), room.saturating_sub(kept));
         shares.tenants.push(tenant.clone());
@@ -137,6 +136,11 @@ fn needs(next: &Previous, units: &Units<'_>, estimates: &Estimates, tenant: &str
     Needs { room, needs, used, folded }
 }
 
+/// The part of its share below which an embedder restores, as its plan says.
+fn aim(policy: &Policy) -> f64 {
+    f64::from(policy.change.aim_percent) / 100.0
+}
+
 /// An embedder that contained something restores it once all of its streams, and the folded series until they go, take no more than a part of its share (`aim`): it needs
 /// that much more. Those that need least come first, as long as the room for all does not end.
 fn make_room_to_restore(needs: &mut [f64], folded: &[u64], aim: f64, room: u64) {
@@ -167,16 +171,21 @@ fn deal(next: &mut Previous, names: &[&str], tenant: &str, (desired, used): (&[u
         .iter()
         .map(|name| of(name).and_then(|it| it.in_force.get(tenant)).copied().unwrap_or(0))
         .collect();
-    let near = |(had, desired): (&Option<u64>, &u64)| {
-        had.is_some_and(|had| {
-            (had as f64 - *desired as f64).abs() <= STAYS_SERIES.max(STAYS_PART * had as f64)
-        })
+    let near = |had: u64, desired: u64| {
+        (had as f64 - desired as f64).abs() <= STAYS_SERIES.max(STAYS_PART * had as f64)
     };
-    let sum: u64 = had.iter().map(|had| had.unwrap_or(0)).sum();
-    let dealt: Vec<u64> = if sum <= room && had.iter().zip(desired).all(near) {
-        had.iter().map(|had| had.unwrap_or(1)).collect()
-    } else {
-        rise_by_what_is_free(&in_force, desired, used, room)
+    // Who is near what it should have keeps what it has, as long as all of them together keep within the room: one that needs more moves nobody else.
+    let kept: Vec<u64> = had
+        .iter()
+        .zip(desired)
+        .map(|(had, desired)| had.filter(|had| near(*had, *desired)).unwrap_or(*desired))
+        .collect();
+    let all_stay = had.iter().zip(&kept).all(|(had, kept)| *had == Some(*kept));
+    let sum: u64 = kept.iter().sum();
+    let dealt: Vec<u64> = match sum <= room {
+        true if all_stay => kept,
+        true => rise_by_what_is_free(&in_force, &kept, used, room),
+        false => rise_by_what_is_free(&in_force, desired, used, room),
     };
     for (name, share) in names.iter().zip(dealt) {
         if let Some(given) = next.given.get_mut(*name) {
@@ -276,12 +285,16 @@ fn of_metrics(
     });
     with.truncate(METRICS_MAX);
     let of = |(unit, budget): (&super::unit::Unit<'_>, u64)| {
-        let mut needs = vec![0.0; estimates.embedders.len()];
+        let (mut needs, mut folded) =
+            (vec![0.0; estimates.embedders.len()], vec![0; estimates.embedders.len()]);
         for part in unit.of.iter().flat_map(|it| &it.parts) {
-            if let Some(need) = needs.get_mut(part.embedder as usize) {
+            let at = part.embedder as usize;
+            if let (Some(need), Some(folded)) = (needs.get_mut(at), folded.get_mut(at)) {
                 *need += part.active;
+                *folded += part.folded;
             }
         }
+        make_room_to_restore(&mut needs, &folded, aim(policy), budget);
         (unit.tenant.to_owned(), unit.name.to_owned(), fair(budget, &needs))
     };
     with.into_iter().map(of).collect()

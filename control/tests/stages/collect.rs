@@ -1,7 +1,7 @@
 //! What is taken, what is refused and why, and that order does not matter.
 
 use super::tools::{S, Streams, T0, collected, policy, report, stream};
-use phoenix_control::collect::{Collector, PROCESSES_OF_NODE_MAX, Reason, Refusal, Settings, Taken};
+use phoenix_control::collect::{Collector, PROCESSES_OF_NODE_MAX, Reason, Settings, Taken};
 use phoenix_report::Report;
 use phoenix_report::wire::Example;
 use proptest::prelude::*;
@@ -79,42 +79,34 @@ fn memory_is_bounded_and_the_silent_make_room() {
     assert_eq!(collector.len(), 1);
 }
 
-/// A node that begins anew over and over, or a credential that makes up processes, takes no more room than a few of them do; which ones are held is no matter of
-/// the order in which they came.
+/// A node that begins anew over and over, or a credential that makes up processes, takes no more room than a few of them do, and nobody's place.
 #[test]
-fn of_a_node_the_processes_that_began_last_are_held() {
-    let policy = policy("");
-    let began = |start: u64| {
-        let mut one = report(&format!("gw@{start}"), 0, 1, T0, &policy, &streams(3));
-        one.start_time_unix_nano = T0 - 1_000 * S + start * S;
-        one.encode_to_vec()
+fn a_node_has_so_many_processes() {
+    let policy = policy("reports: { forget_after: 10m }\n");
+    let mut collector = Collector::new(Settings::of(&policy));
+    let of = |name: &str, sequence: u64, now: u64| {
+        report(name, 0, sequence, now, &policy, &streams(3)).encode_to_vec()
     };
-    let others =
-        ["gw", "gw-1@5", "gx@5"].map(|name| report(name, 0, 1, T0, &policy, &streams(3)).encode_to_vec());
-    let of = |order: &mut dyn Iterator<Item = u64>| {
-        let mut collector = Collector::new(Settings::of(&policy));
-        for other in &others {
-            collector.take(other, T0).unwrap();
-        }
-        let refused: Vec<Refusal> =
-            order.filter_map(|start| collector.take(&began(start), T0).err()).collect();
-        (collector, refused)
-    };
-    let (rising, refused) = of(&mut (0..100));
-    assert_eq!(
-        (rising.len(), refused.len()),
-        (PROCESSES_OF_NODE_MAX + 3 - 1, 0),
-        "gw is a process of the node gw"
-    );
-    let (falling, refused) = of(&mut (0..100).rev());
-    assert_eq!(held(&rising), held(&falling));
-    assert_eq!(refused.len(), 100 - PROCESSES_OF_NODE_MAX);
-    let last = refused.last().unwrap();
-    assert_eq!(
-        (last.reason, last.field.as_str(), last.value.as_str()),
-        (Reason::Superseded, "process", "\"gw@0\"")
-    );
-    assert!(last.allowed.contains("\"gw\""), "{last}");
+    for name in ["gw", "gw-1@5", "gx@5"] {
+        collector.take(&of(name, 1, T0), T0).unwrap();
+    }
+    for n in 1..PROCESSES_OF_NODE_MAX {
+        collector.take(&of(&format!("gw@{n}"), 1, T0), T0).unwrap();
+    }
+    let before = held(&collector);
+    let refusal = collector.take(&of("gw@made-up", 1, T0), T0).unwrap_err();
+    assert_eq!((refusal.reason, refusal.field.as_str()), (Reason::Full, "process"));
+    let words = "\"gw@made-up\" beside 16 others; allowed: 16 processes of a node";
+    assert!(refusal.to_string().contains(words), "{refusal}");
+    assert_eq!(held(&collector), before);
+    // Those that are known go on, and ten minutes after its last word one makes room.
+    let now = T0 + 300 * S;
+    for n in 2..PROCESSES_OF_NODE_MAX {
+        collector.take(&of(&format!("gw@{n}"), 2, now), now).unwrap();
+    }
+    collector.take(&of("gw@made-up", 1, now), now).unwrap_err();
+    let now = T0 + 601 * S;
+    collector.take(&of("gw@new", 1, now), now).unwrap();
 }
 
 /// What is held is compressed, and comes back as it came; a count that is kept on the way is that of all that is held.

@@ -111,6 +111,39 @@ fn what_is_refused_leaves_the_total_as_it_is() {
     assert!(matches!(c.value, Value::Number(Number::Int(13))));
 }
 
+/// A total begins anew, beyond the wire or under other labels, while something is owed: it is counted again, in whatever window it stands, unless a later point
+/// that held it was accepted.
+#[test]
+fn what_is_owed_when_the_total_begins_anew() {
+    for (by_labels, was_accepted) in [(true, true), (true, false), (false, true), (false, false)] {
+        let mut s = series(Temporality::Cumulative);
+        add(&mut s, 10, Number::Int(i64::MAX - 100));
+        assert!(close(&mut s, 20).starts_with("z@10 10-20:"));
+        add(&mut s, 20, Number::Int(4));
+        let refused = s.close(UnixNanos(30), UnixNanos(0)).unwrap();
+        add(&mut s, 30, Number::Int(5));
+        let later = s.close(UnixNanos(40), UnixNanos(0)).unwrap();
+        s.take_back(&refused, UnixNanos(50));
+        if was_accepted {
+            s.accepted(&later);
+        }
+        let again = if was_accepted { 0 } else { 4 };
+        if by_labels {
+            s.reopen();
+            add(&mut s, 40, Number::Int(1));
+            assert_eq!(close(&mut s, 50), "z@40 40-50:1");
+        } else {
+            add(&mut s, 40, Number::Int(200));
+            assert_eq!(close(&mut s, 50), "40-50:200");
+        }
+        let c = s.close(UnixNanos(60), UnixNanos(0)).unwrap();
+        let first = if by_labels { 1 } else { 200 };
+        let Value::Number(Number::Int(total)) = c.value else { panic!() };
+        assert_eq!(total, first + again, "by labels: {by_labels}, accepted: {was_accepted}");
+        assert_eq!((c.content.books().int(), s.open_amount().int()), (4, 0), "the books have it once");
+    }
+}
+
 #[test]
 fn other_labels_open_anew_and_take_nothing_from_the_life_before() {
     let mut s = series(Temporality::Cumulative);

@@ -100,6 +100,7 @@ impl Xds {
         let mut watch = self.board.watch();
         let mut stream = Told::default();
         loop {
+            let mut said = None;
             tokio::select! {
                 request = asked.next() => {
                     let Some(Ok(request)) = request else { break };
@@ -116,7 +117,7 @@ impl Xds {
                     if request.type_url != type_url() && !request.type_url.is_empty() {
                         continue;
                     }
-                    self.heard(&mut stream, &request);
+                    said = Some(request);
                 }
                 changed = watch.changed() => if changed.is_err() { break },
             }
@@ -127,6 +128,9 @@ impl Xds {
                 (self.noted)(node, Event::Denied(denied.why()));
                 self.answers.connected(node, false, now_ns());
                 return Err(denied.status());
+            }
+            if let Some(request) = said {
+                self.heard(&mut stream, &request);
             }
             let response = self.due(&mut stream, &watch.borrow_and_update().clone());
             if let Some(response) = response
