@@ -40,16 +40,24 @@ struct Control {
     counted: Arc<Counted>,
     events: Arc<Mutex<Vec<String>>>,
     address: SocketAddr,
+    /// The file of who may speak for which nodes: those, with commas.
+    granted: PathBuf,
 }
 
 impl Control {
     async fn start(certificates: &Path, nodes: &[&str]) -> Control {
-        let grant = Grant {
-            name: "gateways".to_owned(),
-            role: Role::Embedder,
-            certificate: Some("phoenix-gateway".to_owned()),
-            token_sha256: None,
-            nodes: nodes.iter().map(|node| (*node).to_owned()).collect(),
+        let granted = certificates.join("granted");
+        std::fs::write(&granted, nodes.join(",")).unwrap();
+        let file = granted.clone();
+        let read = move || {
+            let nodes = std::fs::read_to_string(&file).map_err(|error| error.to_string())?;
+            Access::new(vec![Grant {
+                name: "gateways".to_owned(),
+                role: Role::Embedder,
+                certificate: Some("phoenix-gateway".to_owned()),
+                token_sha256: None,
+                nodes: nodes.split(',').filter(|node| !node.is_empty()).map(str::to_owned).collect(),
+            }])
         };
         let tls = Tls::load(Files {
             certificate: certificates.join("control.pem"),
@@ -61,7 +69,7 @@ impl Control {
         let events = Arc::<Mutex<Vec<String>>>::default();
         let heard = events.clone();
         let told = events.clone();
-        let grants = Arc::new(Grants::fixed(Access::new(vec![grant]).unwrap()));
+        let grants = Arc::new(Grants::watched(granted.clone(), read).unwrap());
         let guard = Guard::new(
             grants,
             Arc::new(move |who: &str, what: &str, denied: &Denied| {
@@ -86,7 +94,7 @@ impl Control {
             connections_max: 64,
         };
         let address = serve(&port, xds.routes(&guard), counted.clone()).await.unwrap();
-        Control { board, answers, counted, events, address }
+        Control { board, answers, counted, events, address, granted }
     }
 
     fn publish(&self, config: &str) -> String {
@@ -210,6 +218,31 @@ async fn plans_are_pushed_taken_and_refused() {
     }
     drop(envoy);
     control.until("its end", |said| !said.is_connected).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_stands_feels_a_narrowed_grant() {
+    let certificates = tempfile::tempdir().unwrap();
+    let wish = Wish { embedders: vec!["phoenix-gateway".to_owned()], ..Wish::default() };
+    certs::make(certificates.path(), &wish).unwrap();
+    let control = Control::start(certificates.path(), &["phoenix-*"]).await;
+    let first = control.publish(&plan(1));
+    let envoy = gateway(control.address, certificates.path()).await;
+    control.until("the first plan", |said| said.taken.as_ref().is_some_and(|it| it.0 == first)).await;
+
+    std::fs::write(&control.granted, "edge-*").unwrap();
+    // The file is looked at once a second.
+    sleep(Duration::from_millis(1_100)).await;
+    let second = control.publish(&plan(2));
+    let begin = Instant::now();
+    while !control.events.lock().unwrap().iter().any(|it| it.contains("is not of")) {
+        assert!(begin.elapsed() < PATIENCE, "{:?}", control.events.lock().unwrap());
+        sleep(Duration::from_millis(20)).await;
+    }
+    let events = control.events.lock().unwrap().join("\n");
+    assert!(!events.contains(&second), "{events}");
+    assert_eq!(control.said().taken.unwrap().0, first);
+    drop(envoy);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
