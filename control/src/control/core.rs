@@ -21,8 +21,7 @@ use phoenix_plan::Plan;
 use phoenix_serve::publish::board::{Board, Published as Text, Snapshot, Whose};
 use phoenix_serve::publish::extension::Module;
 use phoenix_serve::publish::file;
-use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -323,8 +322,8 @@ impl Core {
 
     /// What every node is to have: what was decided now; for those who were not heard, what they had.
     fn next_published(&self, decided: &Decided) -> Result<Published> {
-        let envoy = &self.settings;
-        let text = |plan: &Plan| serde_json::to_string(&Config { plan, envoy }).context("a plan as JSON");
+        let settings = &self.settings;
+        let text = |plan: &Plan| json!({"plan": plan, "envoy": settings}).to_string();
         let is_given = |node: &str| decided.next.given.keys().any(|process| node_of(process) == node);
         let mut next: Published = self
             .published
@@ -334,9 +333,9 @@ impl Core {
             .collect();
         // Of two processes of one node the later name, which begins later, speaks for it.
         for (process, plan) in &decided.plans {
-            next.insert(node_of(process).to_owned(), text(plan)?);
+            next.insert(node_of(process).to_owned(), text(plan));
         }
-        next.insert(String::new(), text(&decided.newcomer)?);
+        next.insert(String::new(), text(&decided.newcomer));
         Ok(next)
     }
 
@@ -415,13 +414,6 @@ impl Core {
         let text = self.published.get(node).or_else(|| self.published.get(""))?;
         serde_json::from_str(text).ok()
     }
-}
-
-/// The module's configuration.
-#[derive(Serialize)]
-struct Config<'a> {
-    plan: &'a Plan,
-    envoy: &'a Value,
 }
 
 /// A number as OpenTelemetry has them: signed.
