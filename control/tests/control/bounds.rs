@@ -1,8 +1,6 @@
 //! Bounds of the port, and files that change under a server that runs.
 
-use super::host::{Control, PATIENCE, audit, now_ns, stage};
-use crate::tools::{Streams, report, stream};
-use prost::Message as _;
+use super::host::{Control, PATIENCE, audit, stage};
 use sha2::{Digest as _, Sha256};
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -170,42 +168,4 @@ fn who_is_not_ready_says_why() {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(ready().0, 200, "the one before is in force");
-}
-
-/// A measurement, which claims nothing: `cargo test … --test control a_thousand -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement, of a minute or two"]
-fn a_thousand_embedders_report_beside_the_loop() {
-    let (folder, policy) = stage("auto");
-    let control = Control::start(folder.path(), &[]);
-    let metrics = (0..50).map(|n| {
-        let streams = (0..200).map(|n| {
-            let labels = ["route", "user", "pod", "zone"];
-            stream(&labels.map(|key| (key, format!("{key}{}", n % 50))))
-        });
-        ((format!("metric_{n}"), "counter".to_owned()), streams.collect())
-    });
-    let streams = Streams::from([("shop".to_owned(), metrics.collect())]);
-    let mut one = report("gateway-0@1", 0, 1, now_ns(), &policy, &streams);
-    let (mut took, mut bytes) = (Vec::new(), 0);
-    for round in 1..=3 {
-        for n in 0..1_000 {
-            (one.process, one.sequence, one.time_unix_nano) = (format!("gateway-{n}@1"), round, now_ns());
-            let body = one.encode_to_vec();
-            bytes = body.len();
-            let begin = Instant::now();
-            assert_eq!(control.report(&body).0, 202);
-            took.push(begin.elapsed());
-        }
-    }
-    took.sort();
-    let (_, metrics) = control.call("GET", "/metrics", &[], b"");
-    let turn = metrics.lines().find(|line| line.starts_with("phoenix_control_turn_seconds ")).unwrap();
-    let at = |part: f64| took[((took.len() - 1) as f64 * part) as usize];
-    println!(
-        "{bytes} bytes a report; taken in {:?} (median), {:?} (99 %), {:?} (longest); {turn}",
-        at(0.5),
-        at(0.99),
-        at(1.0)
-    );
 }
