@@ -2,7 +2,8 @@
 //!
 //! In: a number of streams, an order, a seed. Out: OTLP bodies of about 1 MB, each with [`POINTS`] points of cumulative monotonic sums with 7
 //! attributes, about 236 bytes a point with everything around it. A pass takes every stream once: in the same order each
-//! time, or in another one. A tenth of the points of every pass but the first belong to streams that were never seen.
+//! time, or in another one. A tenth of the points of every pass but the first belong to streams that were never seen, if the order is not
+//! [`Order::Steady`].
 //!
 //! ```text
 //! stream   = (resource, metric, user)         11 resources × 10 metrics × users
@@ -51,6 +52,8 @@ const HASH_KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b
 /// In which order streams come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
+    /// The same in each pass, and no stream is new after the first.
+    Steady,
     /// The same in each pass.
     Repeating,
     /// Another one in each pass.
@@ -61,6 +64,7 @@ impl Order {
     /// Its name in figures.
     pub fn name(self) -> &'static str {
         match self {
+            Order::Steady => "steady",
             Order::Repeating => "repeating",
             Order::Shuffled => "shuffled",
         }
@@ -85,7 +89,8 @@ impl Traffic {
         let bodies = ((streams + POINTS / 2) / POINTS).max(1);
         let users: Vec<u64> = (0..(bodies * RUN) as u64).collect();
         let random = ChaCha8Rng::seed_from_u64(seed);
-        Traffic { order, fresh: FRESH, known_percent: KNOWN_PERCENT, users, next: 0, passes: 0, random }
+        let known_percent = if order == Order::Steady { 100 } else { KNOWN_PERCENT };
+        Traffic { order, fresh: FRESH, known_percent, users, next: 0, passes: 0, random }
     }
 
     /// The same, but that no stream ever comes again: each pass is of new ones.

@@ -11,6 +11,7 @@
 //! tick ── seen, need ──▶ shared data ──▶ whoever leads: forgets the silent, releases what needs no fold any more
 //! ```
 
+mod again;
 mod decide;
 mod decision;
 mod entry;
@@ -23,6 +24,7 @@ mod tops;
 mod upkeep;
 mod weights;
 
+pub use again::{Again, Run};
 pub use decide::{Capacity, Census, Group, Hint, Hints, NewLabel, Newcomer, folded};
 pub use decision::{Decision, What};
 pub use entry::{Entry, Place};
@@ -56,6 +58,8 @@ pub struct Registry {
     log: Log,
     /// What this worker measures.
     pub measure: Measure,
+    /// Streams that pass, in their order.
+    pub again: Again,
     folds: Folds,
     names: ByHalf<Name>,
     plan: Option<Rc<Compiled>>,
@@ -84,6 +88,7 @@ impl Registry {
             shared,
             log: Log::default(),
             measure: Measure::default(),
+            again: Again::default(),
             folds: Folds::default(),
             names: ByHalf::default(),
             plan: None,
@@ -154,6 +159,8 @@ impl Registry {
             }
         }
         self.generation = generation;
+        self.log.state.changed();
+        self.again.clear();
         self.measure.turn(generation);
         self.weights.turn();
     }
@@ -162,7 +169,11 @@ impl Registry {
         let key = plan.key;
         if self.plan.as_ref().is_none_or(|known| known.key != key) {
             // Under another key every stream is a stranger, and the log is another one.
+            let stamp = self.stamp();
             self.log = Log::new(key);
+            self.log.state.changes = stamp;
+            self.log.state.changed();
+            self.again.clear();
             self.names.clear();
             self.measure = Measure::default();
             self.weights.clear();
@@ -191,6 +202,12 @@ impl Registry {
         self.generation
     }
 
+    /// Another one, as soon as what is known of a stream that is raw may not hold any more.
+    #[inline]
+    pub fn stamp(&self) -> u64 {
+        self.log.state.changes
+    }
+
     /// What the log has come to, as far as it was read.
     pub fn state(&self) -> &State {
         &self.log.state
@@ -204,6 +221,14 @@ impl Registry {
         let is_first = known.seen != now;
         known.seen = now;
         Some((known.standing, is_first))
+    }
+
+    /// Does this worker see a raw stream for the first time in this generation? Nothing, and nothing has happened, where it is not raw.
+    #[inline]
+    pub fn look_raw(&mut self, series: u64) -> Option<bool> {
+        let now = low8(self.generation);
+        let known = self.log.state.series.get_mut(&series).filter(|it| it.standing == Standing::Raw)?;
+        Some(core::mem::replace(&mut known.seen, now) != now)
     }
 
     /// Is this stream raw, and known to be so in this generation?
@@ -359,6 +384,7 @@ impl Registry {
             .state
             .heap_bytes()
             .saturating_add(self.measure.heap_bytes())
+            .saturating_add(self.again.heap_bytes())
             .saturating_add(self.weights.heap_bytes())
     }
 }

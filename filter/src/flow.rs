@@ -134,6 +134,7 @@ impl Scratch {
             self.dictionary.forget();
         }
         self.clear();
+        self.dictionary.measures = self.registry.is_some() && plan.plan.measured_over().is_some();
         let shards = usize::try_from(plan.plan.shards).unwrap_or(1).max(1);
         self.writers.resize_with(shards, Writer::default);
     }
@@ -250,6 +251,8 @@ struct Walk<'a> {
     top: Option<topk::Top>,
     /// What is known about the metric at hand, for points that pass: without a rule, and by one.
     guards: [Option<Guard>; 2],
+    /// Points of the metric at hand.
+    points_at_hand: u32,
     progress: census::Progress,
     /// Metrics whose points all pass, as a census of the batch has found.
     settled: ByHalf<()>,
@@ -282,6 +285,7 @@ impl<'a> Walk<'a> {
             tenant_id: h.pair(Domain::Tenant, batch.tenant, b""),
             top: None,
             guards: [None, None],
+            points_at_hand: 0,
             progress: census::Progress::default(),
             settled: ByHalf::default(),
             ahead_after,
@@ -441,6 +445,7 @@ impl<'a> Walk<'a> {
         let is_watching = is_guarding || self.s.candidates.topk(self.plan).is_some();
         let labels = if is_watching { Some(self.resource_labels(resource)?) } else { None };
         self.top = None;
+        self.points_at_hand = points.count;
         let within = MetricScope {
             metric,
             intake,
@@ -479,12 +484,7 @@ impl<'a> Walk<'a> {
                 children.add(Left::Nothing);
                 continue;
             }
-            let slot = passing.map_or(usize::MAX, Ruled::slot);
-            let quick = self.guards.get(slot).and_then(Option::as_ref).map(Guard::quick);
-            if quick.is_some_and(|quick| self.passes_again(span, quick)) {
-                if let Some(Some(guard)) = self.guards.get_mut(slot) {
-                    guard.meet();
-                }
+            if passing.is_some_and(|ruled| self.passes_again(span, &within, ruled.slot())) {
                 self.tally.passed = self.tally.passed.saturating_add(1);
                 children.add(Left::Something);
                 continue;

@@ -23,7 +23,7 @@ pub const GENERATIONS: usize = 3;
 const LABELS_MAX: usize = 32;
 const _: () = assert!(LABELS_MAX <= u64::BITS as usize && RECENT.is_power_of_two());
 /// Values of a label that are known to have come, by their last bits.
-const RECENT: usize = 8;
+const RECENT: usize = 32;
 /// Example values of a label.
 const EXAMPLES: usize = 8;
 /// Labels with fewer values need no examples.
@@ -35,15 +35,15 @@ const SEEN_PART: usize = 8;
 /// Bytes of a metric beside its sketches, about.
 const METRIC_BYTES: usize = 400;
 
-/// A label of a stream.
-#[derive(Clone, Copy)]
+/// A label of a stream, by halves of identities: what a sketch takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Label {
-    /// Half of the identity of its key, which says whether it is one of the resource.
+    /// Of its key, and of whether it is one of the resource.
     pub id: u64,
-    /// It is.
-    pub is_resource: bool,
-    /// Identity of key and value.
-    pub pair: Identity,
+    /// Of key and value.
+    pub pair: u64,
+    /// The text of its value, where that is one: offsets in the batch.
+    pub value: (u32, u32),
 }
 
 /// A metric, as a stream's first point of a generation describes it.
@@ -73,6 +73,7 @@ impl<const N: usize> Default for Generations<N> {
 
 impl<const N: usize> Generations<N> {
     /// Says whether the current sketch is another now.
+    #[inline(always)]
     fn insert(&mut self, hash: u64) -> bool {
         self.by_age.first_mut().is_some_and(|current| current.insert(hash))
     }
@@ -136,7 +137,7 @@ pub struct MeasuredLabel {
     /// The metric's series without it, those that never had it included.
     pub without: Generations<2>,
     /// Values with the most streams, once there are many.
-    pub heavy: Option<Heavy>,
+    pub heavy: Option<Box<Heavy>>,
     /// Values that are in the current generation's sketch; zero for none.
     recent: [u64; RECENT],
 }
@@ -241,8 +242,9 @@ impl Measure {
         };
         if let Some(it) = of_tenant {
             let before = it.active.heap_bytes();
-            it.active.insert(hash);
-            self.bytes = self.bytes.saturating_add(it.active.heap_bytes()).saturating_sub(before);
+            if it.active.insert(hash) {
+                self.bytes = self.bytes.saturating_add(it.active.heap_bytes()).saturating_sub(before);
+            }
         }
         let it = match self.metrics.entry(metric.id) {
             Entry::Occupied(it) => it.into_mut(),
@@ -267,7 +269,14 @@ impl Measure {
             self.unmeasured = self.unmeasured.saturating_add(1);
             return None;
         }
-        Some(Adding { it, bytes: &mut self.bytes, unmeasured: &mut self.unmeasured, stream, next: 0, has: 0 })
+        Some(Adding {
+            it,
+            bytes: &mut self.bytes,
+            unmeasured: &mut self.unmeasured,
+            stream: hash,
+            next: 0,
+            has: 0,
+        })
     }
 
     /// Points of a metric.
@@ -309,7 +318,8 @@ pub struct Adding<'m> {
     it: &'m mut MeasuredMetric,
     bytes: &'m mut usize,
     unmeasured: &'m mut u64,
-    stream: Identity,
+    /// Half of its identity.
+    stream: u64,
     /// Where the next label is likely to be: streams of a metric bring theirs in one order.
     next: usize,
     /// Which of the known labels it has.
@@ -317,52 +327,66 @@ pub struct Adding<'m> {
 }
 
 impl Adding<'_> {
-    /// One of its labels. `key` and `value` are asked for where somebody is to read them; of a value that is no string there is nothing.
-    #[inline]
+    /// One of its labels. Whether it is one of the resource, its key and its value are asked for where somebody is to read them; of a value that
+    /// is no string there is nothing.
+    #[inline(always)]
     pub fn label<'b>(
         &mut self,
         label: Label,
-        key: impl FnOnce() -> &'b [u8],
+        is_resource: bool,
+        key: impl Fn() -> &'b [u8],
         value: impl FnOnce() -> &'b [u8],
     ) {
-        let is = |known: &MeasuredLabel| known.id == label.id;
-        let labels = &mut self.it.labels;
-        let at =
-            if labels.get(self.next).is_some_and(is) { Some(self.next) } else { labels.iter().position(is) };
-        let at = at.or_else(|| {
-            let key = key();
-            (labels.len() < LABELS_MAX && key.len() <= KEY_BYTES_MAX).then(|| {
-                labels.push(MeasuredLabel {
-                    id: label.id,
-                    key: key.into(),
-                    is_resource: label.is_resource,
-                    values: Generations::default(),
-                    // Streams that came before had no such label: all of them remain without it.
-                    without: self.it.active.last(),
-                    heavy: None,
-                    recent: Default::default(),
-                });
-                labels.len().saturating_sub(1)
-            })
-        });
-        let Some((at, known)) = at.and_then(|at| Some((at, labels.get_mut(at)?))) else {
-            *self.unmeasured = self.unmeasured.saturating_add(1);
-            return;
-        };
-        self.next = at.saturating_add(1);
+        let mut at = self.next;
+        if self.it.labels.get(at).is_none_or(|known| known.id != label.id) {
+            let Some(other) = self.find(label.id, is_resource, &key) else { return };
+            at = other;
+        }
+        self.next = at.wrapping_add(1);
         self.has |= 1_u64.wrapping_shl(at as u32);
-        known.add(self.stream, label.pair, value);
+        if let Some(known) = self.it.labels.get_mut(at) {
+            known.add(self.stream, label.pair, value);
+        }
+    }
+
+    /// Where a label is that is not the likely one: from now on, if it was not there.
+    #[cold]
+    #[inline(never)]
+    fn find<'b>(&mut self, id: u64, is_resource: bool, key: &dyn Fn() -> &'b [u8]) -> Option<usize> {
+        let labels = &mut self.it.labels;
+        let known = labels.iter().position(|known| known.id == id);
+        if known.is_some() {
+            return known;
+        }
+        let key = key();
+        if labels.len() >= LABELS_MAX || key.len() > KEY_BYTES_MAX {
+            *self.unmeasured = self.unmeasured.saturating_add(1);
+            return None;
+        }
+        labels.push(MeasuredLabel {
+            id,
+            key: key.into(),
+            is_resource,
+            values: Generations::default(),
+            // Streams that came before had no such label: all of them remain without it.
+            without: self.it.active.last(),
+            heavy: None,
+            recent: Default::default(),
+        });
+        labels.len().checked_sub(1)
     }
 
     /// All labels were there.
     pub fn done(self) {
-        let hash = self.stream.low();
-        for (at, other) in self.it.labels.iter_mut().enumerate() {
-            if self.has.wrapping_shr(at as u32) & 1 == 0 {
-                other.without.insert(hash);
+        let (hash, it) = (self.stream, self.it);
+        // Most streams have all of them.
+        if self.has.count_ones() as usize != it.labels.len() {
+            for (at, other) in it.labels.iter_mut().enumerate() {
+                if self.has.wrapping_shr(at as u32) & 1 == 0 {
+                    other.without.insert(hash);
+                }
             }
         }
-        let it = self.it;
         it.active.insert(hash);
         it.adds = it.adds.wrapping_add(1);
         // Few streams at first, so that many metrics with few are counted; a sketch that is dense does not grow.
@@ -375,22 +399,28 @@ impl Adding<'_> {
 }
 
 impl MeasuredLabel {
-    #[inline]
-    fn add<'b>(&mut self, stream: Identity, pair: Identity, text: impl FnOnce() -> &'b [u8]) {
-        let value = pair.low();
+    #[inline(always)]
+    fn add<'b>(&mut self, stream: u64, value: u64, text: impl FnOnce() -> &'b [u8]) {
         // Most labels have few values; one that is in the sketch changes nothing there.
-        if let Some(recent) = self.recent.get_mut(value as usize % RECENT)
-            && *recent != value
-        {
-            *recent = value;
-            let is_new = self.values.insert(value);
-            if is_new && self.heavy.is_none() && self.values.union().estimate() >= EXAMPLES_FROM {
-                self.heavy = Some(Heavy::new(EXAMPLES));
-            }
+        if self.recent.get(value as usize % RECENT).is_some_and(|recent| *recent != value) {
+            self.value(value);
         }
-        self.without.insert(stream.minus(pair).low());
+        // Half of the identity of what is left: a half of a sum is the sum of its halves.
+        self.without.insert(stream.wrapping_sub(value));
         if let Some(heavy) = &mut self.heavy {
             heavy.add(value, 1, text);
+        }
+    }
+
+    /// A value that did not come lately.
+    #[inline(never)]
+    fn value(&mut self, value: u64) {
+        if let Some(recent) = self.recent.get_mut(value as usize % RECENT) {
+            *recent = value;
+        }
+        let is_new = self.values.insert(value);
+        if is_new && self.heavy.is_none() && self.values.union().estimate() >= EXAMPLES_FROM {
+            self.heavy = Some(Box::new(Heavy::new(EXAMPLES)));
         }
     }
 }
@@ -401,7 +431,7 @@ fn tenant_bytes(it: &MeasuredTenant) -> usize {
 
 fn bytes_of(it: &MeasuredMetric) -> usize {
     let label = |label: &MeasuredLabel| {
-        let heavy = label.heavy.as_ref().map_or(0, Heavy::heap_bytes);
+        let heavy = label.heavy.as_ref().map_or(0, |it| it.heap_bytes().saturating_add(size_of::<Heavy>()));
         size_of::<MeasuredLabel>()
             .saturating_add(label.key.len())
             .saturating_add(label.values.heap_bytes())

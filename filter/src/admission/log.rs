@@ -125,6 +125,7 @@ impl Log {
         (self.place, self.page, self.read) = (place, 0, 0);
         self.foreign = self.foreign.saturating_add(1);
         self.state.turns = before.turns.saturating_add(1);
+        self.state.changes = before.changes.saturating_add(1);
         // What a compaction wrote is whole: everything up to its first page that is not full.
         for _ in 0..u16::MAX {
             let page =

@@ -159,6 +159,8 @@ pub struct State {
     pub gone_s: u32,
     /// Counts what changed for points that are known already: contained, released.
     pub turns: u64,
+    /// Counts what may have changed for streams that were raw, and generations.
+    pub changes: u64,
 }
 
 impl State {
@@ -167,9 +169,18 @@ impl State {
         u32::try_from(self.series.len()).unwrap_or(u32::MAX)
     }
 
+    /// What was known of a raw stream may not hold any more.
+    pub fn changed(&mut self) {
+        self.changes = self.changes.saturating_add(1);
+    }
+
     /// Take the next entry in. `generation` is when this worker sees it, `before` what it knew of the series in an earlier epoch.
     pub fn apply(&mut self, entry: Entry, generation: u8, before: Option<u8>) {
         let seen = before.unwrap_or(generation.wrapping_sub(UNSEEN));
+        // Whoever adds a series takes nothing from another one.
+        if !matches!(entry, Entry::Metric { .. } | Entry::Admit { .. } | Entry::Folded { .. }) {
+            self.changed();
+        }
         match entry {
             Entry::Metric { metric, tenant } => {
                 let forgot_s = self.gone_s;

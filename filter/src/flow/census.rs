@@ -4,7 +4,7 @@
 //! whose points a rule may fold are left out, as are the types for which no fold is declared. Cost: a walk over the batch, for batches with new
 //! streams only; memory by the labels of new streams, [`LABELS_GATHERED_MAX`] at a time: what is beyond is gathered when it turns up.
 
-use super::guard::{LABELS_MAX, PASS, ResourceLabels, Ruled, new_label};
+use super::guard::{Guard, LABELS_MAX, PASS, ResourceLabels, Ruled, new_label};
 use super::{FlowError, ResourceScope, Walk, intake};
 use crate::admission::{ByHalf, Census, Group, Name, NewLabel, Newcomer, Registry, whole_seconds};
 use crate::decode::{
@@ -249,6 +249,7 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         let labels = self.resource_labels(resource)?;
+        self.points_at_hand = run.count;
         let facts = intake.facts(temporality);
         let id = identify::metric(&self.plan.hasher, self.buf, metric.name, metric.unit, &facts);
         let base = self.tenant_id.plus(scope).plus(id);
@@ -258,7 +259,7 @@ impl<'a> Walk<'a> {
         } else {
             None
         };
-        let guard = guard.filter(|guard| guard.is_enforced);
+        let mut guard = guard.filter(|guard| guard.is_enforced);
         if guard.is_none() && !has_ranking {
             return Ok(());
         }
@@ -267,7 +268,7 @@ impl<'a> Walk<'a> {
             span: metric.name,
             kind: (intake, temporality),
             base: base.plus(labels.id),
-            budget: guard.map(|guard| self.group(&guard, out)),
+            budget: guard.as_ref().map(|guard| self.group(guard, out)),
             is_free,
         };
         let is_usual = is_free && intake.is_number();
@@ -277,32 +278,35 @@ impl<'a> Walk<'a> {
             if out.is_full {
                 return Ok(());
             }
-            if is_usual && self.knows_again(span, of.base) {
+            if is_usual && guard.as_mut().is_some_and(|guard| self.knows_again(span, guard)) {
                 continue;
             }
             self.gather_point(span, &of, &labels, out)?;
+        }
+        if let Some(guard) = &mut guard {
+            self.leave_run(guard);
         }
         Ok(())
     }
 
     /// A number of a stream that is raw and was measured, by the guess: the short way.
     #[inline(always)]
-    fn knows_again(&mut self, span: Span, base: Identity) -> bool {
+    fn knows_again(&mut self, span: Span, guard: &mut Guard) -> bool {
         if UsualPoint::read(self.buf, span, self.s.dictionary.guess()).is_none() {
             return false;
         }
-        let (Some(known), Some(registry)) = (self.s.dictionary.expected(PASS), &self.s.registry) else {
+        let (Some(known), Some(registry)) = (self.s.dictionary.expected(PASS), &mut self.s.registry) else {
             return false;
         };
         // One that this generation did not see yet has to be measured, one that folds to be folded.
-        let is_raw = registry.is_raw_again(base.plus(known.all).low());
+        let is_raw = guard.knows_again(guard.base.plus(known.all), registry);
         if is_raw {
             self.s.dictionary.pass_over();
         }
         is_raw
     }
 
-    fn group(&self, guard: &super::guard::Guard, out: &mut Gathered<'a>) -> usize {
+    fn group(&self, guard: &Guard, out: &mut Gathered<'a>) -> usize {
         out.group(guard.metric, || Group {
             metric: guard.metric,
             tenant: guard.tenant,
@@ -416,8 +420,8 @@ fn settle(out: &Gathered<'_>, buf: &[u8], registry: &mut Registry, settled: &mut
         let labels = out.census.labels.get(fresh.labels.clone()).unwrap_or_default();
         let spans = out.spans.get(fresh.labels.clone()).unwrap_or_default();
         for (label, (is_resource, key, value)) in labels.iter().zip(spans) {
-            let label = Label { id: label.id, is_resource: *is_resource, pair: label.pair };
-            adding.label(label, || key.bytes(buf), || value.bytes(buf));
+            let label = Label { id: label.id, pair: label.pair.low(), value: (0, 0) };
+            adding.label(label, *is_resource, || key.bytes(buf), || value.bytes(buf));
         }
         adding.done();
     }

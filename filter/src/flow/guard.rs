@@ -4,9 +4,10 @@
 //! becomes a record under the fold of its level; what is new makes a [`census`](super::census) of the batch. Points under a rule with
 //! `full_fidelity` are measured and never folded; so are points of types for which no fold is declared, counted outside the budget.
 
+use super::kept::key_at;
 use super::points::{Fate, Seen};
 use super::{FlowError, MetricScope, ResourceScope, Walk};
-use crate::admission::{self, Level, Metric, NewLabel, Registry, Standing, folded};
+use crate::admission::{self, Level, Metric, NewLabel, Registry, Run as StreamRun, Standing, folded};
 use crate::decode::{Run, UsualPoint};
 use crate::hash::{Domain, Hasher, Identity};
 use crate::identify;
@@ -23,6 +24,9 @@ use std::rc::Rc;
 pub const PASS: usize = 0;
 /// Attributes of a point that a budget looks at; a point with more is one that it cannot decide about.
 pub const LABELS_MAX: u32 = 4_096;
+
+/// Points of a metric from which on it pays to have their order at hand: that is a look-up as well.
+const RUN_FROM: u32 = 4;
 
 /// A promoted attribute of the resource.
 #[derive(Clone)]
@@ -59,6 +63,9 @@ pub struct Guard {
     pub share: u32,
     pub tenant_share: TenantShare,
     resource: Rc<ResourceLabels>,
+    /// Its streams in their order, while they are walked; nothing where a batch has few of them ([`RUN_FROM`]).
+    run: Option<StreamRun>,
+    wants_run: bool,
     /// Points that it stood before.
     points: u64,
     /// Budgets would decide, were a fold declared for the type.
@@ -86,10 +93,48 @@ impl Ruled {
 }
 
 impl Guard {
-    /// What the short way needs.
-    #[inline]
-    pub fn quick(&self) -> (Identity, bool) {
-        (self.base, self.is_enforced)
+    /// Under what its streams are kept in their order.
+    fn run_key(&self) -> u64 {
+        // A stream is raw by a budget, or only measured: two answers.
+        self.base.low() ^ u64::from(self.is_enforced)
+    }
+
+    /// Is this the stream that is expected?
+    #[inline(always)]
+    fn expects(&mut self, stream: Identity, registry: &mut Registry) -> bool {
+        if self.wants_run {
+            self.wants_run = false;
+            self.run = Some(registry.again.take(self.run_key()));
+        }
+        self.run.as_mut().is_some_and(|run| run.expects(stream.low(), registry.stamp()))
+    }
+
+    /// Does a stream come that passed before in this place, and is as it was?
+    #[inline(always)]
+    pub fn passes_again(&mut self, stream: Identity, registry: &mut Registry) -> Option<bool> {
+        if self.expects(stream, registry) {
+            return Some(false);
+        }
+        let (key, stamp) = (stream.low(), registry.stamp());
+        let is_first = if self.is_enforced { registry.look_raw(key)? } else { registry.measure.is_new(key) };
+        if let Some(run) = &mut self.run {
+            run.learn(key, stamp);
+        }
+        Some(is_first)
+    }
+
+    /// Does a stream come that is raw, and was measured in this generation?
+    #[inline(always)]
+    pub fn knows_again(&mut self, stream: Identity, registry: &mut Registry) -> bool {
+        if self.expects(stream, registry) {
+            return true;
+        }
+        let (key, stamp) = (stream.low(), registry.stamp());
+        let is_raw = registry.is_raw_again(key);
+        if let Some(run) = self.run.as_mut().filter(|_| is_raw) {
+            run.learn(key, stamp);
+        }
+        is_raw
     }
 
     /// A point was met.
@@ -167,7 +212,26 @@ impl Walk<'_> {
             turns: None,
             levels: Vec::new(),
             released: None,
+            run: None,
+            wants_run: self.points_at_hand >= RUN_FROM,
         })
+    }
+
+    /// The order of its streams goes back to where it is kept.
+    pub fn leave_run(&mut self, guard: &mut Guard) {
+        if let (Some(registry), Some(run)) = (&mut self.s.registry, guard.run.take()) {
+            registry.again.put(guard.run_key(), run);
+            guard.wants_run = true;
+        }
+    }
+
+    /// The census of the batch, which walks over the metric at hand as well.
+    fn census_for(&mut self, guard: &mut Guard) -> Result<(), FlowError> {
+        let points = self.points_at_hand;
+        self.leave_run(guard);
+        let done = self.census();
+        self.points_at_hand = points;
+        done
     }
 
     /// Bring the levels up to date with the log.
@@ -192,20 +256,36 @@ impl Walk<'_> {
         guard.levels = levels.into_iter().map(of).collect();
     }
 
-    /// A number of which everything is known already: the short way, which decides nothing on its own.
+    /// A number of which everything is known already: the short way, which decides nothing on its own. False: nothing has happened.
     #[inline(always)]
-    pub fn passes_again(&mut self, span: Span, (base, is_enforced): (Identity, bool)) -> bool {
-        if UsualPoint::read(self.buf, span, self.s.dictionary.guess()).is_none() {
-            return false;
-        }
+    pub fn passes_again(&mut self, span: Span, within: &MetricScope<'_>, slot: usize) -> bool {
+        let Some(Some(guard)) = self.guards.get_mut(slot) else { return false };
+        let guess = self.s.dictionary.guess();
+        let Some(point) = UsualPoint::read(self.buf, span, guess) else { return false };
+        let attributes = Run { number: 7, count: guess.count, span: point.attributes };
         let Some(known) = self.s.dictionary.expected(PASS) else { return false };
         let Some(registry) = &mut self.s.registry else { return false };
-        let key = base.plus(known.all).low();
-        let passes = if is_enforced { registry.is_raw_again(key) } else { registry.measure.is_known(key) };
-        if passes {
+        let stream = guard.base.plus(known.all);
+        let Some(is_first) = guard.passes_again(stream, registry) else { return false };
+        guard.meet();
+        if is_first {
+            self.s.dictionary.pass_over_at(attributes.span);
+            self.measure_known(slot, within, stream, &attributes);
+        } else {
             self.s.dictionary.pass_over();
         }
-        passes
+        true
+    }
+
+    /// The first point in this generation of a stream whose attributes were read before.
+    #[inline(never)]
+    fn measure_known(&mut self, slot: usize, within: &MetricScope<'_>, stream: Identity, attributes: &Run) {
+        let Some(guard) = self.guards.get_mut(slot).and_then(Option::take) else { return };
+        // Bytes that were walked before have no errors.
+        let _ = self.measure(&guard, within, stream, attributes);
+        if let Some(slot) = self.guards.get_mut(slot) {
+            *slot = Some(guard);
+        }
     }
 
     /// A point that no rule folds.
@@ -277,7 +357,7 @@ impl Walk<'_> {
             if attributes.count > LABELS_MAX || !self.may_decide() {
                 break;
             }
-            self.census()?;
+            self.census_for(guard)?;
             guard.turns = None;
         }
         self.tally.undecided = self.tally.undecided.saturating_add(1);
@@ -376,12 +456,12 @@ impl Walk<'_> {
         };
         let room = (LABELS_MAX as usize).saturating_sub(guard.resource.all.len());
         for it in guard.resource.all.iter().take(LABELS_MAX as usize) {
-            let label = Label { id: it.label.id, is_resource: true, pair: it.label.pair };
-            adding.label(label, || it.key.bytes(buf), || it.value.bytes(buf));
+            let label = Label { id: it.label.id, pair: it.label.pair.low(), value: (0, 0) };
+            adding.label(label, true, || it.key.bytes(buf), || it.value.bytes(buf));
         }
-        for it in dictionary.labels(buf, h, attributes)?.iter().take(room) {
-            let label = Label { id: it.label, is_resource: false, pair: it.id };
-            adding.label(label, || it.key.bytes(buf), || it.value.bytes(buf));
+        for (at, label) in dictionary.measured(buf, h, attributes)?.iter().take(room).enumerate() {
+            let value = || text(buf, label.value);
+            adding.label(*label, false, || key_at(buf, attributes, at), value);
         }
         adding.done();
         Ok(())
@@ -469,7 +549,9 @@ impl Walk<'_> {
 
     /// The walk leaves the metric: what its guards have counted.
     pub fn leave_metric(&mut self) {
-        for guard in self.guards.iter_mut().filter_map(Option::take) {
+        for slot in 0..self.guards.len() {
+            let Some(mut guard) = self.guards.get_mut(slot).and_then(Option::take) else { continue };
+            self.leave_run(&mut guard);
             if guard.is_undeclared {
                 self.tally.undeclared = self.tally.undeclared.saturating_add(guard.points);
             }
@@ -487,6 +569,10 @@ impl Walk<'_> {
         let only = self.s.candidates.only()?;
         matches!(self.plan.course(only), Course::Pass).then_some(Ruled::Passes)
     }
+}
+
+fn text(buf: &[u8], (start, end): (u32, u32)) -> &[u8] {
+    buf.get(start as usize..end as usize).unwrap_or_default()
 }
 
 /// Half of the identity of a label's key.

@@ -17,6 +17,7 @@ use crate::hash::{Domain, Hasher, Identity};
 use crate::identify::{self, ById};
 use crate::kind::Kind;
 use crate::limits::HEAD_BYTES_MAX;
+use crate::measure::Label;
 use crate::record::{SeriesHead, Temporality, Writer};
 use crate::route::{Compiled, Fold};
 use crate::switch::Turn;
@@ -166,6 +167,12 @@ pub struct Dictionary {
     /// The attributes of a point, and where in the batch those are.
     listed: Vec<Attribute>,
     listed_of: Span,
+    /// Where in the batch the attributes are that the trail knew last.
+    known_of: Span,
+    /// Labels of a point, as they are measured.
+    labels: Vec<Label>,
+    /// Streams are measured: then the trail keeps their labels.
+    pub measures: bool,
     /// Identity of all attributes of the point that was looked up last, until somebody takes it away.
     pub latest: Option<Identity>,
 }
@@ -175,6 +182,7 @@ impl Dictionary {
         self.places.clear();
         self.guessed = Span::EMPTY;
         self.listed_of = Span::EMPTY;
+        self.known_of = Span::EMPTY;
         self.enter_resource();
     }
 
@@ -255,6 +263,11 @@ impl Dictionary {
 
     /// The attributes of a point one by one, up to [`LABELS_MAX`].
     pub fn labels(&mut self, buf: &[u8], h: &Hasher, attributes: &Run) -> Result<&[Attribute], WireError> {
+        self.list_all(buf, h, attributes)?;
+        Ok(&self.listed)
+    }
+
+    fn list_all(&mut self, buf: &[u8], h: &Hasher, attributes: &Run) -> Result<(), WireError> {
         // The walk into a set that was not known has just left them here.
         if self.listed_of != attributes.span || attributes.span.is_empty() {
             self.listed.clear();
@@ -264,7 +277,19 @@ impl Dictionary {
                 self.list(buf, h, it.place(), PASS as u32, |_| true)?;
             }
         }
-        Ok(&self.listed)
+        Ok(())
+    }
+
+    /// The same as they are measured: of a set that came before nothing is read.
+    #[inline]
+    pub fn measured(&mut self, buf: &[u8], h: &Hasher, attributes: &Run) -> Result<&[Label], WireError> {
+        self.labels.clear();
+        let is_known = self.known_of == attributes.span && !attributes.span.is_empty();
+        if !is_known || !self.trail.labels(attributes.span.start, &mut self.labels) {
+            self.list_all(buf, h, attributes)?;
+            self.labels.extend(self.listed.iter().map(Attribute::measured));
+        }
+        Ok(&self.labels)
     }
 
     /// Put an attribute, field and content, to the end of the list. Written in place, for a copy of what was just written would wait for it.
@@ -292,6 +317,13 @@ impl Dictionary {
     #[inline(always)]
     pub fn pass_over(&mut self) {
         self.trail.pass_over();
+    }
+
+    /// The same, of a point with its attributes at this place of the batch, whose labels may be asked for.
+    #[inline]
+    pub fn pass_over_at(&mut self, attributes: Span) {
+        self.trail.pass_over();
+        self.known_of = attributes;
     }
 
     fn known(&mut self, buf: &[u8], kept: &Kept<'_>, attributes: &Run) -> Result<Known, WireError> {
@@ -325,14 +357,18 @@ impl Dictionary {
         // The trail goes on with this answer, whichever it is: the guess was one of before.
         self.guessed = Span::EMPTY;
         if let Some(known) = self.trail.expected(fold).filter(|_| is_guessed) {
-            self.trail.pass_over();
+            self.pass_over_at(attributes.span);
             return Ok(known);
         }
         let bytes = attributes.span.bytes(buf);
         let hash = match self.trail.find(bytes, fold) {
-            Ok(known) => return Ok(known),
+            Ok(known) => {
+                self.known_of = attributes.span;
+                return Ok(known);
+            }
             Err(hash) => hash,
         };
+        self.known_of = Span::EMPTY;
         let (mut known, mut count, mut end) = (Known::default(), 0_u32, attributes.span.start);
         self.listed.clear();
         self.listed_of = Span::EMPTY;
@@ -354,7 +390,9 @@ impl Dictionary {
         }
         self.listed_of = attributes.span;
         let is_whole = count == attributes.count;
-        self.trail.meet(hash, bytes, if is_whole { count } else { 0 }, fold, known);
+        let listed = if self.measures { self.listed.as_slice() } else { &[] };
+        let set = (bytes, if is_whole { count } else { 0 });
+        self.trail.meet(hash, set, fold, known, (listed, attributes.span.start));
         Ok(known)
     }
 
@@ -536,6 +574,20 @@ fn is_text(buf: &[u8], kept: &Kept<'_>) -> Result<bool, WireError> {
         }
     }
     Ok(true)
+}
+
+/// The key of an attribute of a point, by its number.
+#[cold]
+#[inline(never)]
+pub fn key_at<'b>(buf: &'b [u8], attributes: &Run, at: usize) -> &'b [u8] {
+    let mut it = attributes.fields(buf);
+    for _ in 0..=at {
+        if !matches!(it.advance(), Ok(true)) {
+            return &[];
+        }
+    }
+    let (field, content) = it.place();
+    KeyValue::read(buf, field, content).map_or(&[], |kv| kv.key.bytes(buf))
 }
 
 /// An attribute that is not known yet, by field and content, and its key.

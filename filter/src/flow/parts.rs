@@ -4,6 +4,7 @@
 //! their attributes with others; only what is new in them costs a hash. Two places for each hash of the bytes: what comes later stays.
 
 use crate::hash::Identity;
+use crate::measure::Label;
 use crate::wire::{Span, same};
 
 /// Places: 32 KiB, so that what is in use stays in a cache beside everything else.
@@ -22,6 +23,15 @@ pub struct Attribute {
     pub key: Span,
     /// The text of its value; nothing where that is none.
     pub value: Span,
+}
+
+impl Attribute {
+    /// As a label that is measured.
+    #[inline]
+    pub fn measured(&self) -> Label {
+        let at = |at: usize| u32::try_from(at).unwrap_or(0);
+        Label { id: self.label, pair: self.id.low(), value: (at(self.value.start), at(self.value.end)) }
+    }
 }
 
 /// One attribute under one fold.

@@ -9,14 +9,20 @@
 //! is in stays: when there is no more room ([`BYTES_MAX`]), what comes is not taken in, until much more was left out than is in; then
 //! everything is forgotten and learnt again. So of a cycle that is too large for it some part is always known.
 
+use super::parts::Attribute;
 use crate::decode::Guess;
 use crate::hash::Identity;
+use crate::measure::Label;
 use crate::wire::same;
 
 /// Bytes of attributes that are kept: at 180 bytes a set some forty thousand sets, which with all around them take 13 MiB a worker.
 const BYTES_MAX: usize = 8 << 20;
 /// Sets that are kept: short ones must not make the list longer than the bytes.
 const SEEN_MAX: usize = 1 << 16;
+/// Labels of them that are kept where something is measured: 4 MiB.
+const LABELS_MAX: usize = 1 << 18;
+/// Different keys of them.
+const KEYS_MAX: usize = 1_024;
 /// Places of the index at first, and at most.
 const PLACES_MIN: usize = 1_024;
 const PLACES_MAX: usize = 2 * SEEN_MAX;
@@ -58,12 +64,28 @@ struct Seen {
     fold: usize,
     hash: Hash,
     known: Known,
+    /// Where its labels begin, as many as it has attributes; [`NO_LABELS`].
+    labels: u32,
+}
+
+/// A set without its labels.
+const NO_LABELS: u32 = u32::MAX;
+
+/// A label of a set: half of its identity, which of the keys it has, and where in the set the text of its value is.
+struct Part {
+    pair: u64,
+    key: u32,
+    start: u16,
+    len: u16,
 }
 
 /// The sets, and where the walk is among them.
 #[derive(Default)]
 pub struct Trail {
     bytes: Vec<u8>,
+    labels: Vec<Part>,
+    /// Halves of the identities of their keys.
+    keys: Vec<u64>,
     seen: Vec<Seen>,
     /// By hash, in rows of two: number of a set and one, or zero.
     places: Vec<u32>,
@@ -81,6 +103,8 @@ impl Trail {
     /// Forget everything.
     pub fn clear(&mut self) {
         self.bytes.clear();
+        self.labels.clear();
+        self.keys.clear();
         self.seen.clear();
         self.places.clear();
         self.door.clear();
@@ -102,6 +126,22 @@ impl Trail {
     #[inline]
     pub fn expected(&self, fold: usize) -> Option<Known> {
         self.seen.get(self.next.number as usize).filter(|seen| seen.fold == fold).map(|seen| seen.known)
+    }
+
+    /// The labels of the set that was met last (found, or passed over), which is at `at` in a batch. False where they are not kept.
+    #[inline]
+    pub fn labels(&self, at: usize, out: &mut Vec<Label>) -> bool {
+        let Some(seen) = self.seen.get(self.last as usize) else { return false };
+        let parts =
+            self.labels.get(seen.labels as usize..).and_then(|all| all.get(..seen.set.count as usize));
+        let (Some(parts), Ok(at)) = (parts, u32::try_from(at)) else { return false };
+        out.extend(parts.iter().map(|part| {
+            let start = at.saturating_add(u32::from(part.start));
+            let value = (start, start.saturating_add(u32::from(part.len)));
+            let id = self.keys.get(part.key as usize).copied().unwrap_or_default();
+            Label { id, pair: part.pair, value }
+        }));
+        true
     }
 
     /// What is known about these bytes, where no guess was right; else their hash, for [`Trail::meet`].
@@ -132,8 +172,16 @@ impl Trail {
     }
 
     /// A set that [`Trail::find`] did not find: `count` attributes, with nothing between them (0: not so). It is taken in if it came before.
-    /// Until then it is most often one in the place of the one that was expected.
-    pub fn meet(&mut self, hash: Hash, bytes: &[u8], count: u32, fold: usize, known: Known) {
+    /// Until then it is most often one in the place of the one that was expected. `attributes`: each of them, where they are to be known as labels, and
+    /// where in the batch they begin.
+    pub fn meet(
+        &mut self,
+        hash: Hash,
+        (bytes, count): (&[u8], u32),
+        fold: usize,
+        known: Known,
+        attributes: (&[Attribute], usize),
+    ) {
         if count == 0 || bytes.len() > SET_BYTES_MAX || !self.came_before(hash) || !self.has_room(bytes) {
             return self.pass_over();
         }
@@ -146,10 +194,44 @@ impl Trail {
         let number = u32::try_from(self.seen.len()).unwrap_or(0);
         self.bytes.extend_from_slice(bytes);
         let set = Set { number, start, len, count };
-        self.seen.push(Seen { set, next: set, fold, hash, known });
+        let labels = self.take_labels(count, attributes);
+        self.seen.push(Seen { set, next: set, fold, hash, known, labels });
         self.put(self.place(hash), number);
         self.follow(set);
         self.next = set;
+    }
+
+    /// Keep the labels of a set, if they are there and there is room: where they begin. `at`: where in a batch the set is.
+    fn take_labels(&mut self, count: u32, (attributes, at): (&[Attribute], usize)) -> u32 {
+        let start = self.labels.len();
+        if attributes.len() != count as usize || start.saturating_add(attributes.len()) > LABELS_MAX {
+            return NO_LABELS;
+        }
+        for it in attributes {
+            let (from, len) = match it.value.is_empty() {
+                true => (Ok(0), Ok(0)),
+                false => (u16::try_from(it.value.start.saturating_sub(at)), u16::try_from(it.value.len())),
+            };
+            let (Some(key), Ok(from), Ok(len)) = (self.key(it.label), from, len) else {
+                self.labels.truncate(start);
+                return NO_LABELS;
+            };
+            self.labels.push(Part { pair: it.id.low(), key, start: from, len });
+        }
+        start as u32
+    }
+
+    /// Which of the keys this is, from now on. Only of sets that are taken in.
+    fn key(&mut self, id: u64) -> Option<u32> {
+        let known = self.keys.iter().position(|known| *known == id);
+        if known.is_none() && self.keys.len() >= KEYS_MAX {
+            return None;
+        }
+        let at = known.unwrap_or_else(|| {
+            self.keys.push(id);
+            self.keys.len().saturating_sub(1)
+        });
+        u32::try_from(at).ok()
     }
 
     /// Did a set of this hash come before? From now on, yes.
@@ -267,7 +349,7 @@ mod tests {
                 "found"
             }
             Err(hash) => {
-                trail.meet(hash, &bytes, 7, fold, known(n));
+                trail.meet(hash, (&bytes, 7), fold, known(n), (&[], 0));
                 "met"
             }
         }
@@ -326,7 +408,7 @@ mod tests {
         for (bytes, count) in [(set(1), 0), (vec![7; SET_BYTES_MAX + 1], 1)] {
             for _ in 0..3 {
                 let hash = trail.find(&bytes, 1).expect_err("never found");
-                trail.meet(hash, &bytes, count, 1, known(1));
+                trail.meet(hash, (&bytes, count), 1, known(1), (&[], 0));
             }
         }
     }
@@ -357,7 +439,7 @@ mod tests {
             let bytes = n.to_le_bytes().repeat(SET_BYTES_MAX / 8);
             for _ in 0..2 {
                 if let Err(hash) = trail.find(&bytes, 1) {
-                    trail.meet(hash, &bytes, 1, 1, known(n));
+                    trail.meet(hash, (&bytes, 1), 1, known(n), (&[], 0));
                 }
             }
         }

@@ -79,6 +79,7 @@ impl Distinct {
         }
     }
 
+    #[inline(never)]
     fn insert_sparse(&mut self, hash: u64) -> bool {
         let Form::Sparse(hashes) = &mut self.0 else { return false };
         let Err(at) = hashes.binary_search(&hash) else { return false };

@@ -11,8 +11,9 @@
 //!
 //! Weights are integers, so that sums are exact; they stop at 2⁶⁴ − 1. Of equally heavy keys the smaller comes first, and the last
 //! one goes: the same calls give the same entries everywhere.
-//! A heap with the lightest on top, and an index by key: an add costs a look-up and O(log k) moves of four bytes. Memory is what
-//! k entries with examples take, [`EXAMPLE_BYTES_MAX`] each, and is kept: a key that takes a place reuses its bytes.
+//! A heap with the lightest on top, and an index by key: an add costs a look-up and O(log k) moves of four bytes; with up to eight entries there
+//! is neither, and an add looks at them all. Memory is what k entries with examples take, [`EXAMPLE_BYTES_MAX`] each, and is kept: a key that takes
+//! a place reuses its bytes.
 //!
 //! Wrong where weight is spread evenly over many more than k keys: errors are then as large as weights, and say so.
 
@@ -22,6 +23,8 @@ use std::cmp::{Ordering, Reverse};
 
 /// Bytes of an example; longer ones are cut before a character that does not fit whole.
 pub const EXAMPLE_BYTES_MAX: usize = 64;
+/// With so few entries all of them are looked at, which costs less than an index and a heap.
+const FEW: usize = 8;
 /// Most entries: half a megabyte with examples, and more than anybody reads.
 pub const CAPACITY_MAX: usize = 4_096;
 
@@ -55,9 +58,9 @@ impl Entry {
 pub struct Heavy {
     capacity: usize,
     entries: Vec<Entry>,
-    /// Numbers of entries; the one that goes next on top, none before its parent in rank.
+    /// Numbers of entries; the one that goes next on top, none before its parent in rank. Empty where there are [`FEW`].
     heap: Vec<u32>,
-    /// Number of an entry by its key, which is its own hash.
+    /// Number of an entry by its key, which is its own hash. Empty where there are [`FEW`].
     index: HashTable<u32>,
     /// What an absent key may weigh even while there is room: what a full one that was merged knows nothing about.
     unseen: u64,
@@ -88,7 +91,9 @@ impl Heavy {
             if let Some(entry) = self.entries.get_mut(number as usize) {
                 entry.weight = entry.weight.saturating_add(weight);
             }
-            self.sink(number);
+            if !self.are_few() {
+                self.sink(number);
+            }
         } else if self.entries.len() < self.capacity {
             self.push(key, self.unseen.saturating_add(weight), self.unseen, example());
         } else {
@@ -177,7 +182,17 @@ impl Heavy {
         [examples, entries, numbers].into_iter().fold(self.index.allocation_size(), usize::saturating_add)
     }
 
+    /// All entries are looked at.
+    #[inline]
+    fn are_few(&self) -> bool {
+        self.capacity <= FEW
+    }
+
+    #[inline]
     fn find(&self, key: u64) -> Option<u32> {
+        if self.are_few() {
+            return self.entries.iter().position(|entry| entry.key == key).map(|at| at as u32);
+        }
         let is_it = |number: &u32| self.entries.get(*number as usize).is_some_and(|entry| entry.key == key);
         self.index.find(key, is_it).copied()
     }
@@ -187,8 +202,25 @@ impl Heavy {
     }
 
     fn lightest(&self) -> u64 {
-        let top = self.heap.first().and_then(|number| self.entries.get(*number as usize));
-        top.map_or(0, |entry| entry.weight)
+        self.next_to_go().and_then(|number| self.entries.get(number as usize)).map_or(0, |entry| entry.weight)
+    }
+
+    /// Number of the entry that goes next.
+    #[inline]
+    fn next_to_go(&self) -> Option<u32> {
+        if !self.are_few() {
+            return self.heap.first().copied();
+        }
+        let mut last: Option<(usize, &Entry)> = None;
+        for (at, entry) in self.entries.iter().enumerate() {
+            let goes_first = |last: &Entry| {
+                entry.weight < last.weight || (entry.weight == last.weight && entry.key > last.key)
+            };
+            if last.is_none_or(|(_, last)| goes_first(last)) {
+                last = Some((at, entry));
+            }
+        }
+        last.map(|(at, _)| at as u32)
     }
 
     fn push(&mut self, key: u64, weight: u64, error: u64, example: &[u8]) {
@@ -202,6 +234,9 @@ impl Heavy {
         let (number, key) = (self.entries.len() as u32, entry.key);
         entry.at = number;
         self.entries.push(entry);
+        if self.are_few() {
+            return;
+        }
         self.heap.push(number);
         let entries = &self.entries;
         let hash = |number: &u32| entries.get(*number as usize).map_or(0, |entry| entry.key);
@@ -211,19 +246,19 @@ impl Heavy {
 
     /// A key in the place of the lightest.
     fn replace(&mut self, key: u64, weight: u64, example: &[u8]) {
-        let Some(number) = self.heap.first().copied() else { return };
-        let Some(entry) = self.entries.get_mut(number as usize) else { return };
-        if let Ok(slot) = self.index.find_entry(entry.key, |other| *other == number) {
+        let (are_few, number) = (self.are_few(), self.next_to_go());
+        let Some((number, entry)) = number.and_then(|n| Some((n, self.entries.get_mut(n as usize)?))) else {
+            return;
+        };
+        if !are_few && let Ok(slot) = self.index.find_entry(entry.key, |other| *other == number) {
             slot.remove();
         }
-        *entry = Entry {
-            key,
-            weight: entry.weight.saturating_add(weight),
-            error: entry.weight,
-            example: std::mem::take(&mut entry.example),
-            at: entry.at,
-        };
+        (entry.key, entry.error) = (key, entry.weight);
+        entry.weight = entry.weight.saturating_add(weight);
         keep(&mut entry.example, example);
+        if are_few {
+            return;
+        }
         let entries = &self.entries;
         let hash = |number: &u32| entries.get(*number as usize).map_or(0, |entry| entry.key);
         self.index.insert_unique(key, number, hash);
