@@ -11,6 +11,7 @@ use phoenix_filter::body::Framing;
 use phoenix_filter::emit::Answer;
 use phoenix_filter::flow::Batch;
 use phoenix_filter::local::{Local, Settled};
+use phoenix_filter::measure::MeasuredLabel;
 use phoenix_filter::units::UnixNanos;
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
@@ -555,8 +556,42 @@ fn what_a_rule_folds_is_measured_as_well() {
         assert_eq!(metric.points, sent, "each point counts, on the short way too");
         let user = metric.labels.iter().find(|label| *label.key == *b"user_id").unwrap();
         assert_eq!(user.without.union().estimate(), 4.0);
+        shows_users(user, 8);
     }
     assert!(p.raw.is_empty());
+}
+
+/// Each example of a label of users is one of them, in each generation.
+fn shows_users(label: &MeasuredLabel, count: usize) {
+    let Some(heavy) = &label.heavy else { panic!("many users") };
+    assert_eq!(heavy.len(), count);
+    for (_, _, _, example) in heavy.iter() {
+        let number =
+            core::str::from_utf8(example).ok().and_then(|text| text.strip_prefix('u')?.parse::<u64>().ok());
+        assert!(number.is_some_and(|n| n < 200), "{:?}", String::from_utf8_lossy(example));
+    }
+}
+
+/// Streams that pass, and come again in generation after generation: what is known of their attributes says what they are.
+#[test]
+fn what_passes_again_is_measured_again() {
+    let mut p = Process::new(&plan(&SMALL.replace("100", "1000")), 1);
+    for step in 1..=30_u64 {
+        let now = T0 + 10 * step;
+        let users = if step <= 15 { 60 } else { 30 };
+        let points: Vec<Point> = (0..users).map(|n| leak(n, T0 + 1, now, step as i64)).collect();
+        assert_eq!(p.send(0, "t", now, &counter("requests", "a", &points)), users as usize);
+        p.tick(now);
+        let registry = p.engine.registry(0).unwrap();
+        let (_, metric) = registry.measure.metrics().next().unwrap();
+        let label = |key: &[u8]| metric.labels.iter().find(|label| *label.key == *key).unwrap();
+        assert_eq!(label(b"user_id").without.union().estimate(), 4.0, "step {step}: four routes");
+        shows_users(label(b"user_id"), 8);
+        if step >= 26 {
+            assert_eq!(metric.active.union().estimate(), 30.0, "step {step}");
+            assert_eq!(label(b"user_id").values.union().estimate(), 30.0);
+        }
+    }
 }
 
 #[test]

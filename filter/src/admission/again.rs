@@ -200,9 +200,9 @@ mod tests {
     fn under_another_stamp_nothing_is_expected() {
         let mut run = Run::default();
         come(&mut run, 0..50, 1);
-        assert_eq!(come(&mut run, 0..50, 1), 49);
-        assert_eq!(come(&mut run, 0..50, 2), 0);
-        assert_eq!(come(&mut run, 0..50, 1), 0);
+        assert_eq!(come(&mut run, 0..25, 1), 24);
+        assert_eq!(come(&mut run, 25..50, 2), 0);
+        assert_eq!(come(&mut run, 25..50, 1), 0);
     }
 
     #[test]
