@@ -111,8 +111,9 @@ impl Local {
         let scratches = scratches.collect();
         let plan = Plan::parse(plan_json).map_err(|e| ConfigureError::Plan(Box::new(e)))?;
         let plan = Rc::new(Compiled::new(plan));
+        let shards = usize::try_from(plan.plan.shards).unwrap_or(1);
         let mut owners: Vec<Owner> =
-            (0..plan.plan.shards).map(|_| Owner::new(&plan.plan, plan.key, writer)).collect();
+            (0..).take(shards).map(|shard| Owner::new(&plan.plan, plan.key, writer, shard)).collect();
         owners.iter_mut().for_each(|o| o.begin(now));
         Ok(Local {
             plan,

@@ -45,11 +45,14 @@ struct Settings {
     emission_bytes_max: usize,
     backlog_bytes_max: usize,
     histogram_bytes_max: usize,
+    shards: u32,
 }
 
 /// Folds the records of one shard.
 pub struct Owner {
     settings: Settings,
+    /// Of which shard, from 0.
+    shard: usize,
     began: Option<UnixNanos>,
     now: UnixNanos,
     /// Time that has passed while we watched, without leaps of the clock: what silence is measured by.
@@ -108,11 +111,12 @@ struct Target {
 const LOOKUPS: usize = 16;
 
 impl Owner {
-    /// An owner that has seen nothing. `key` is the fingerprint of the plan's hash key, `writer` who we are when the plan
-    /// does not say.
-    pub fn new(plan: &Plan, key: u64, writer: &str) -> Owner {
+    /// An owner of a shard, numbered from 0, that has seen nothing. `key` is the fingerprint of the plan's hash key, `writer` who we are when the
+    /// plan does not say.
+    pub fn new(plan: &Plan, key: u64, writer: &str, shard: usize) -> Owner {
         Owner {
             settings: settings(plan, key, writer),
+            shard,
             began: None,
             now: UnixNanos(0),
             uptime_ns: 0,
@@ -356,11 +360,19 @@ impl Owner {
     }
 
     /// The slot of the series that takes the points of one that found the table full: its metric's total is kept, its labels are
-    /// not.
+    /// not. Each shard has one, and of histograms one for each set of bounds: the mark keeps them apart.
     fn overflow(&mut self, head: &SeriesHead<'_>) -> Option<u32> {
+        let mut mark = b"(overflow)".to_vec();
+        if self.settings.shards > 1 {
+            mark.extend_from_slice(format!(";shard={}", self.shard).as_bytes());
+        }
+        if head.kind == Kind::Histogram {
+            let bounds = head.mark.iter().rposition(|byte| *byte == b';');
+            mark.extend_from_slice(bounds.and_then(|at| head.mark.get(at..)).unwrap_or_default());
+        }
         let bare = SeriesHead {
             id: head.overflow,
-            mark: b"(overflow)",
+            mark: &mark,
             resource: b"",
             resource_schema: b"",
             scope: b"",
@@ -638,6 +650,7 @@ fn settings(plan: &Plan, key: u64, writer: &str) -> Settings {
         emission_bytes_max: bytes(plan.limits.emission_bytes_max),
         backlog_bytes_max: bytes(plan.limits.backlog_bytes_max),
         histogram_bytes_max: bytes(plan.limits.histogram_bytes_max),
+        shards: plan.shards,
     }
 }
 

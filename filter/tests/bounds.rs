@@ -3,7 +3,8 @@
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest as Request;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::metrics::v1::{
-    Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric::Data, number_data_point::Value as V,
+    Histogram, HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric::Data,
+    number_data_point::Value as V,
 };
 use phoenix_filter::body::{BodyError, Framing};
 use phoenix_filter::emit::Answer;
@@ -11,12 +12,17 @@ use phoenix_filter::flow::Batch;
 use phoenix_filter::local::{Local, Processed, Settled};
 use phoenix_filter::units::UnixNanos;
 use prost::Message;
+use std::collections::{BTreeMap, BTreeSet};
 
 const S: u64 = 1_000_000_000;
 
 fn engine(limits: &str) -> Local {
+    engine_of(limits, 1)
+}
+
+fn engine_of(limits: &str, shards: u32) -> Local {
     let plan = format!(
-        r#"{{"schema":1,"version":1,"writer":"w","first_sample_margin":"0s","limits":{{{limits}}},
+        r#"{{"schema":1,"version":1,"shards":{shards},"writer":"w","first_sample_margin":"0s","limits":{{{limits}}},
         "hash_key":"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
         "rules":[{{"name":"r","metric":{{"prefix":"requests"}},"pipeline":"optimized",
         "fold":{{"labels":{{"drop":{{"attributes":["user"]}}}},"window":"10s","offset":"0s","delay":"10s"}}}}]}}"#
@@ -106,6 +112,78 @@ fn series_beyond_the_table_fold_into_one_per_metric() {
     let overflow: Vec<i64> = points.iter().filter(|(_, keys, _)| bare(keys)).map(|p| p.2).collect();
     assert_eq!(overflow, [0, 49], "a zero point, then all seven");
     assert_eq!(engine.page().increments_out.int(), 70);
+}
+
+/// Marks of the series that go out, each with how many series have it.
+fn marks(engine: &mut Local, time: u64) -> BTreeMap<String, usize> {
+    let now = UnixNanos(time * S);
+    engine.tick(now);
+    let mut series = BTreeSet::new();
+    while let Some((shard, e)) = engine.next_emission(now) {
+        let (sequence, body) = (e.sequence, e.body.to_vec());
+        let scopes =
+            Request::decode(&body[..]).unwrap().resource_metrics.into_iter().flat_map(|r| r.scope_metrics);
+        for metric in scopes.flat_map(|scope| scope.metrics) {
+            let points: Vec<Vec<KeyValue>> = match metric.data.unwrap() {
+                Data::Sum(sum) => sum.data_points.into_iter().map(|p| p.attributes).collect(),
+                Data::Histogram(it) => it.data_points.into_iter().map(|p| p.attributes).collect(),
+                _ => panic!(),
+            };
+            for attributes in points {
+                let text =
+                    |kv: &KeyValue| format!("{:?}", kv.value.as_ref().unwrap().value.as_ref().unwrap());
+                let mark = attributes.iter().find(|kv| kv.key == "phoenix_folded").map(text).unwrap();
+                // Whoever owns it: a backend knows a series by these alone.
+                series.insert((mark, attributes.iter().map(text).collect::<Vec<_>>(), shard));
+            }
+        }
+        engine.answer(shard, sequence, Answer::Accepted, now);
+    }
+    let mut count = BTreeMap::new();
+    let all: BTreeSet<&Vec<String>> = series.iter().map(|(_, labels, _)| labels).collect();
+    assert_eq!(all.len(), series.len(), "two owners write one series: {series:?}");
+    series.iter().for_each(|(mark, ..)| *count.entry(mark.clone()).or_default() += 1);
+    count
+}
+
+#[test]
+fn the_rest_of_each_shard_is_a_series_of_its_own() {
+    let mut engine = engine_of(r#""series_max":1"#, 3);
+    send(&mut engine, "t", &batch("", 2, 160, &routes(40, 7)), 160);
+    let page = engine.page();
+    assert_eq!((page.folded, page.overflowed, page.refused), (40, 37, 0));
+    let found = marks(&mut engine, 400);
+    let expected = ["(overflow);shard=0", "(overflow);shard=1", "(overflow);shard=2"];
+    for (mark, expected) in found.keys().zip(expected) {
+        assert!(mark.contains(expected), "{mark}");
+    }
+    assert_eq!(found.values().copied().collect::<Vec<_>>(), [1, 1, 1, 3], "{found:?}");
+    assert_eq!(engine.page().increments_out.int(), 280);
+}
+
+#[test]
+fn the_rest_of_histograms_is_kept_apart_by_bounds() {
+    let mut engine = engine(r#""series_max":1"#);
+    let bounds = [vec![1.0, 2.0], vec![1.0, 3.0], vec![1.0, 4.0]];
+    let point = |n: usize| HistogramDataPoint {
+        attributes: vec![kv("route", &format!("/{n}"))],
+        start_time_unix_nano: 150 * S,
+        time_unix_nano: 160 * S,
+        count: 6,
+        sum: Some(9.0),
+        bucket_counts: vec![1, 2, 3],
+        explicit_bounds: bounds[n % 3].clone(),
+        ..Default::default()
+    };
+    let it = Histogram { data_points: (0..9).map(point).collect(), aggregation_temporality: 2 };
+    let metric = Metric { name: "requests".into(), data: Some(Data::Histogram(it)), ..Default::default() };
+    let scope = ScopeMetrics { metrics: vec![metric], ..Default::default() };
+    let rm = ResourceMetrics { scope_metrics: vec![scope], ..Default::default() };
+    send(&mut engine, "t", &Request { resource_metrics: vec![rm] }.encode_to_vec(), 160);
+    assert_eq!((engine.page().folded, engine.page().overflowed), (9, 8));
+    let found = marks(&mut engine, 400);
+    let rest = found.keys().filter(|mark| mark.contains("(overflow);bounds=")).count();
+    assert_eq!((rest, found.len()), (3, 4), "{found:?}");
 }
 
 #[test]

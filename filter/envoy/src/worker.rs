@@ -160,7 +160,7 @@ impl Worker {
     fn take_over(&mut self, shard: usize, claim: Claim, now_ns: u64) {
         let Some(config) = self.config.clone() else { return };
         let writer = format!("{}.{}", self.writer, claim.epoch);
-        let mut owner = Owner::new(&config.plan.plan, config.plan.key, &writer);
+        let mut owner = Owner::new(&config.plan.plan, config.plan.key, &writer, shard);
         owner.begin(UnixNanos(now_ns));
         self.owners_made = self.owners_made.saturating_add(1);
         let mut owned = Owned {

@@ -64,7 +64,7 @@ fn check(framing: Framing, body: &[u8]) {
 
     let mut records = 0;
     let mut owners: Vec<Owner> =
-        (0..plan.plan.shards).map(|_| Owner::new(&plan.plan, plan.key, "w")).collect();
+        (0..plan.plan.shards as usize).map(|shard| Owner::new(&plan.plan, plan.key, "w", shard)).collect();
     for (shard, message) in &scanned.messages {
         let read = record::Message::read(message).expect("we read what we write");
         assert!(read.heads().all(|h| h.is_ok()) && read.records().all(|r| r.is_ok()));

@@ -31,9 +31,6 @@ const PENDING_MAX: usize = 16;
 /// Fillings of the outbox that a script can need to drain.
 const ROUNDS_MAX: usize = 10_000;
 
-/// Mark of the series that take what found a table full.
-const OVERFLOW: &[u8] = b"(overflow)";
-
 /// Run one input.
 pub fn run(data: &[u8]) {
     let mut choices = Choices::new(data);
@@ -232,10 +229,6 @@ impl Script {
                     series.extend(rm.resource.as_ref().map(|r| r.encode_to_vec()).unwrap_or_default());
                     series.extend_from_slice(metric.name.as_bytes());
                     point.attributes.iter().for_each(|kv| series.extend(kv.encode_to_vec()));
-                    // A known flaw: with two shards each has a series for what found its table full, under the same labels.
-                    if series.windows(OVERFLOW.len()).any(|part| part == OVERFLOW) {
-                        series.push(u8::try_from(flight.shard).unwrap_or(u8::MAX));
-                    }
                     if let Some((s, t, v)) = self.taken.insert(series, (start, time, value))
                         && self.steady
                         && s == start

@@ -28,7 +28,7 @@ pub fn run(data: &[u8]) {
     let plan = shared::compiled(shared::WALL);
     // The key of a message is eight of its bytes: an owner with that very key lets the fuzzer get further.
     let key = Message::read(data).map_or(plan.key, |m| m.key);
-    let mut owner = Owner::new(&plan.plan, key, "w");
+    let mut owner = Owner::new(&plan.plan, key, "w", 0);
     owner.begin(UnixNanos(S));
     for now in [10 * S, 20 * S] {
         let taken = owner.fold(data, UnixNanos(now));

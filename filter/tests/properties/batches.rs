@@ -87,7 +87,7 @@ proptest! {
         prop_assert_eq!(oracle.counts.folded as usize, steps.len(), "the script only grows");
         // A delta stream remembers its last eight intervals only; those of a script that only grows never overlap.
         messages.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-        let mut owner = Owner::new(&plan.plan, plan.key, "w");
+        let mut owner = Owner::new(&plan.plan, plan.key, "w", 0);
         owner.begin(UnixNanos(BEGAN));
         let now = UnixNanos(points(&steps).last().unwrap().0);
         for (_, message) in &messages {
