@@ -477,9 +477,7 @@ impl<'a> Walk<'a> {
                 break;
             }
             left = left.saturating_sub(1);
-            let measured = self.measured_under().filter(|_| is_guarding);
-            if steady.is_some_and(|fold| self.recorded_again(span, &within, fold, measured)) {
-                self.meet_ruled();
+            if steady.is_some_and(|fold| self.recorded_again(span, &within, fold)) {
                 self.s.edits.remove(field);
                 children.add(Left::Nothing);
                 continue;

@@ -137,6 +137,21 @@ impl Guard {
         is_raw
     }
 
+    /// Does a stream with these attributes come that was measured in this generation?
+    #[inline(always)]
+    pub fn measured_again(&mut self, attributes: Identity, registry: &mut Registry) -> bool {
+        let stream = self.base.plus(attributes);
+        if self.expects(stream, registry) {
+            return true;
+        }
+        let (key, stamp) = (stream.low(), registry.stamp());
+        let is_known = registry.measure.is_known(key);
+        if let Some(run) = self.run.as_mut().filter(|_| is_known) {
+            run.learn(key, stamp);
+        }
+        is_known
+    }
+
     /// A point was met.
     #[inline]
     pub fn meet(&mut self) {
@@ -465,12 +480,6 @@ impl Walk<'_> {
         }
         adding.done();
         Ok(())
-    }
-
-    /// What the streams of the metric at hand are measured under, but for their attributes, where a rule speaks of them and one was measured.
-    #[inline]
-    pub fn measured_under(&self) -> Option<Identity> {
-        self.guards.get(Ruled::Passes.slot()).and_then(Option::as_ref).map(|guard| guard.base)
     }
 
     /// A point that folds the short way was met.

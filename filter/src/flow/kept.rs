@@ -220,7 +220,11 @@ impl Dictionary {
     /// For a point that has the attributes that were guessed: their identity, and its series, where that has points in this batch already.
     /// `None` leaves everything to [`Dictionary::place`], also where the identity is `wanted` for something else.
     #[inline(always)]
-    pub fn recall(&mut self, fold: usize, wanted: impl Fn(Identity) -> bool) -> Option<(Identity, Place)> {
+    pub fn recall(
+        &mut self,
+        fold: usize,
+        wanted: impl FnOnce(Identity) -> bool,
+    ) -> Option<(Identity, Place)> {
         let base = self.bases.first().filter(|base| base.fold == fold)?;
         let known = self.trail.expected(fold)?;
         if wanted(known.all) {

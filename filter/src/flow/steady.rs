@@ -4,6 +4,7 @@
 //! nothing that is out of the ordinary; else nothing has happened, and [`Walk::point`] does all. What is done here is done there as
 //! well: this is the short way, and it decides nothing on its own.
 
+use super::guard::Ruled;
 use super::points::observation;
 use super::{MetricScope, Walk};
 use crate::decode::UsualPoint;
@@ -27,16 +28,9 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Record a point of which everything is known already. False: it is not, or the point is none that folds. `measured`: what its stream is
-    /// measured under, but for its attributes, where anything is measured.
+    /// Record a point of which everything is known already. False: it is not, or the point is none that folds.
     #[inline(always)]
-    pub fn recorded_again(
-        &mut self,
-        span: Span,
-        within: &MetricScope<'_>,
-        fold: &Fold,
-        measured: Option<Identity>,
-    ) -> bool {
+    pub fn recorded_again(&mut self, span: Span, within: &MetricScope<'_>, fold: &Fold) -> bool {
         let Some(point) = UsualPoint::read(self.buf, span, self.s.dictionary.guess()) else { return false };
         let Some(observation) = observation(within.intake, (point.start_ns, point.time_ns), point.value)
         else {
@@ -45,12 +39,11 @@ impl<'a> Walk<'a> {
         if UnixNanos(point.time_ns) > self.ahead_after {
             return false;
         }
-        let registry = &self.s.registry;
         // The first point of a generation goes the long way, where it is measured.
+        let guard = self.guards.get_mut(Ruled::Passes.slot()).and_then(Option::as_mut);
+        let mut measured = guard.zip(self.s.registry.as_mut());
         let is_unseen = |all: Identity| {
-            measured.is_some_and(|base| {
-                registry.as_ref().is_some_and(|registry| !registry.measure.is_known(base.plus(all).low()))
-            })
+            measured.as_mut().is_some_and(|(guard, registry)| !guard.measured_again(all, registry))
         };
         let Some((attributes_id, place)) = self.s.dictionary.recall(fold.number, is_unseen) else {
             return false;
@@ -70,6 +63,7 @@ impl<'a> Walk<'a> {
             observation,
         });
         self.tally.recorded = self.tally.recorded.saturating_add(1);
+        self.meet_ruled();
         true
     }
 }
