@@ -7,6 +7,7 @@
 use phoenix_filter::flow::{Batch, Scratch, flow};
 use phoenix_filter::record::Message;
 use phoenix_filter::route::Compiled;
+use phoenix_filter::shared::Memory;
 use phoenix_filter::units::UnixNanos;
 use phoenix_filter::wire::{put_bytes_field, put_fixed64_field, put_varint_field};
 use phoenix_plan::Plan;
@@ -24,6 +25,17 @@ const PLAN: &str = r#"{"schema":1,"version":1,"hash_key":"000102030405060708090a
   {"name":"switches","metric":{"exact":"m1"},"pipeline":"full_fidelity","switch":{"at":"2023-11-14T22:13:20Z",
     "from":{"pipeline":"optimized","fold":{"labels":{"drop":{"attributes":["user"]}},"window":"10s","delay":"10s","gauge":"last","up_down_counter":"sum"}}}},
   {"name":"all","metric":{"glob":"m*"},"pipeline":"optimized","fold":{"labels":{"drop":{"attributes":["user"]}},"window":"10s","delay":"10s","gauge":"last","up_down_counter":"sum"}}]}"#;
+
+/// What is measured: by rules that fold, by one that lets pass, and by none.
+const MEASURED: &str = r#"{"schema":1,"version":1,"hash_key":"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f","shards":3,
+ "writer":"w","measure":{"period":"30s"},"rules":[
+  {"name":"asks","metric":{"exact":"m3"},"attributes":[{"key":"route","equals":"/1"}],"pipeline":"full_fidelity"},
+  {"name":"passes","metric":{"exact":"m1"},"pipeline":"full_fidelity"},
+  {"name":"other","metric":{"exact":"m2"},"pipeline":"optimized","fold":{"labels":{"drop":{"attributes":["user","route"]}},"window":"10s","delay":"10s","gauge":"last","up_down_counter":"sum"}}]}"#;
+
+/// The same with budgets: one that has room for all, and one that has not.
+const BUDGETS: &str = r#""budgets":{"tenants":[{"active_series":4000}],"metrics":[{"metric":{"exact":"m1"},"active_series":20}],"dwell":"5s","switch_lead":"2s",
+  "fold":{"window":"5s","delay":"5s","gauge":"last"}},"#;
 
 /// Fields of `Metric`.
 const GAUGE: u32 = 5;
@@ -157,7 +169,11 @@ type Outcome = (String, Vec<u8>, Vec<(usize, Vec<u8>)>);
 
 /// Takes a batch.
 fn outcome(plan: &Rc<Compiled>, body: &[u8], scratch: &mut Scratch) -> Outcome {
-    let batch = Batch { body, tenant: b"t", sender: b"s", arrived: NOW };
+    outcome_at(NOW, plan, body, scratch)
+}
+
+fn outcome_at(arrived: UnixNanos, plan: &Rc<Compiled>, body: &[u8], scratch: &mut Scratch) -> Outcome {
+    let batch = Batch { body, tenant: b"t", sender: b"s", arrived };
     let result = format!("{:?}", flow(plan, &batch, scratch));
     let mut out = vec![];
     scratch.edits().apply(body, &mut out).expect("edits in order");
@@ -190,5 +206,82 @@ fn a_batch_comes_out_as_if_nothing_were_remembered() {
             records > 10_000 && errors > 0,
             "seed {seed}: {records} records, {errors} errors: too few to show anything"
         );
+    }
+}
+
+/// What a worker has measured, and whom it admits.
+fn measured(worker: &mut Scratch) -> String {
+    let registry = worker.registry().expect("it shares data");
+    let mut out: Vec<String> = registry
+        .measure
+        .metrics()
+        .map(|(id, it)| {
+            let mut labels: Vec<String> = it
+                .labels
+                .iter()
+                .map(|label| {
+                    let (values, without) =
+                        (label.values.union().estimate(), label.without.union().estimate());
+                    // Of values that weigh the same those show that came last, and a census may come upon them earlier.
+                    let heavy = label.heavy.as_ref().map(|it| (it.total(), it.len()));
+                    format!("{:?} {values} {without} {heavy:?}", String::from_utf8_lossy(&label.key))
+                })
+                .collect();
+            labels.sort();
+            format!("{id}: {} {} {} {labels:?}", it.points, it.active.union().estimate(), it.active.growth())
+        })
+        .collect();
+    out.sort();
+    let (state, mut series) = (registry.state(), Vec::new());
+    series.extend(state.series.iter().map(|(id, it)| format!("{id} {:?} {}", it.standing, it.seen)));
+    series.sort();
+    format!("{out:#?} {series:?}")
+}
+
+/// A worker that remembers beside one that has what is measured and admitted, and nothing else, of the batches before.
+fn check_measured(plan: &str, seed: u64) -> (u64, usize) {
+    let compiled = || Rc::new(Compiled::new(Plan::parse(plan.as_bytes()).expect("a valid plan")));
+    let sharing = || {
+        let mut worker = Scratch::default();
+        worker.share(Rc::new(Memory::default()), 1);
+        worker
+    };
+    let (known, mut writer) = (compiled(), Writer { random: ChaCha8Rng::seed_from_u64(seed) });
+    let (mut remembers, mut forgets) = (sharing(), sharing());
+    let mut users: Vec<u32> = (0..30).collect();
+    let mut passed = 0;
+    for number in 0..150 {
+        let body = writer.body(&mut users);
+        let at = NOW.plus(number * 300_000_000);
+        // Another plan of the same words: what was remembered under the one before is gone.
+        let new = compiled();
+        forgets.registry().expect("it shares data").again.clear();
+        let (new_outcome, old_outcome) =
+            (outcome_at(at, &new, &body, &mut forgets), outcome_at(at, &known, &body, &mut remembers));
+        assert_eq!(old_outcome, new_outcome, "seed {seed}, batch {number}");
+        if number % 7 == 0 {
+            for (plan, worker) in [(&new, &mut forgets), (&known, &mut remembers)] {
+                worker.registry().expect("it shares data").tick(plan, true, 1, at);
+            }
+        }
+        assert_eq!(measured(&mut remembers), measured(&mut forgets), "seed {seed}, batch {number}");
+        passed += u64::from(old_outcome.1 == body);
+    }
+    let state = remembers.registry().expect("it shares data").state();
+    (passed, state.metrics.values().filter(|it| it.has_levels()).count())
+}
+
+#[test]
+fn what_is_measured_and_admitted_does_not_depend_on_what_is_remembered() {
+    for seed in 0..6 {
+        let (_, contained) = check_measured(MEASURED, seed);
+        assert_eq!(contained, 0);
+        let (passed, contained) = check_measured(
+            &MEASURED
+                .replace(r#""rules":["#, &format!("{BUDGETS}\"rules\":["))
+                .replace(r#"{"name":"passes","metric":{"exact":"m1"},"pipeline":"full_fidelity"},"#, ""),
+            seed,
+        );
+        assert!(passed > 5 && contained > 0, "seed {seed}: {passed} passed whole, {contained} contained");
     }
 }
