@@ -49,6 +49,8 @@ use std::rc::Rc;
 const NEWEST: &str = "newest";
 /// Conflicts in a row before a worker goes on by its own points: each is another worker's success.
 const NEWEST_TRIES_MAX: usize = 64;
+/// Parts of the bound of measuring that the order of streams takes at most: half a million streams by default.
+const ORDER_PART: usize = 16;
 /// Decisions that are remembered for reports.
 const DECISIONS_MAX: usize = 256;
 
@@ -188,7 +190,10 @@ impl Registry {
         let named: Vec<(u64, u32)> =
             tenants.filter_map(|share| Some((half(share.tenant.as_deref()?), share.reserved))).collect();
         let limits = &plan.plan.limits;
-        self.measure.set_max(usize::try_from(limits.measure_bytes_max).unwrap_or(usize::MAX));
+        let bytes = usize::try_from(limits.measure_bytes_max).unwrap_or(usize::MAX);
+        let of_order = bytes / ORDER_PART;
+        self.again.set_max(of_order);
+        self.measure.set_max(bytes.saturating_sub(of_order));
         let reserved = named.iter().filter(|(_, reserved)| *reserved > 0).copied().collect();
         self.capacity = Capacity { series_max: limits.active_series_max, reserved };
         self.named = named.into_iter().map(|(tenant, _)| (tenant, ())).collect();

@@ -22,7 +22,9 @@ use crate::switch::RawStreams;
 use crate::units::UnixNanos;
 use crate::wire::{Field, Span, WireError};
 use phoenix_plan::{Affinity, Clock, LabelMatch, LabelOp};
+use std::iter::Peekable;
 use std::rc::Rc;
+use std::vec::IntoIter;
 
 mod census;
 mod clock;
@@ -256,6 +258,8 @@ struct Walk<'a> {
     progress: census::Progress,
     /// Metrics whose points all pass, as a census of the batch has found.
     settled: ByHalf<()>,
+    /// Of these, what is ahead in the batch.
+    wholes: Peekable<IntoIter<census::Whole>>,
     ahead_after: UnixNanos,
     record_bytes_max: usize,
     /// From when on cumulative sums fold, where the plan asks for affinity to be shown; the epoch where it does not.
@@ -288,6 +292,7 @@ impl<'a> Walk<'a> {
             points_at_hand: 0,
             progress: census::Progress::default(),
             settled: ByHalf::default(),
+            wholes: Vec::new().into_iter().peekable(),
             ahead_after,
             record_bytes_max: usize::try_from(plan.plan.limits.pending_bytes_max).unwrap_or(usize::MAX),
         }
@@ -373,6 +378,9 @@ impl<'a> Walk<'a> {
         resource: &mut ResourceScope,
         scope: &mut ScopeScope,
     ) -> Result<Left, FlowError> {
+        if self.passes_whole(span.start) {
+            return Ok(Left::Something);
+        }
         let metric = Metric::read(self.buf, span)?;
         let Some(field) = metric.data.field().copied() else { return Ok(Left::Something) };
         let data = field.bytes()?;

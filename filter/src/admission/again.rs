@@ -6,14 +6,13 @@
 //! So order decides about speed alone.
 //!
 //! Cost: of a stream that is expected a comparison with the next word of a list, where the tables cost two or three waits for memory. Memory: eight bytes a
-//! stream, up to [`KEYS_MAX`], and [`RUNS_MAX`] lists.
+//! stream, within a part of what the plan lets measuring take.
 
 use super::state::ByHalf;
 
-/// Streams that are kept: 4 MiB.
-const KEYS_MAX: usize = 1 << 19;
-/// Lists that are kept.
-const RUNS_MAX: usize = 1 << 14;
+/// Bytes of a stream, and of a list beside its streams.
+const KEY_BYTES: usize = size_of::<u64>();
+const RUN_BYTES: usize = 80;
 /// In a list of so many a stream is searched from end to end, and one that is not in it is put where it came; in a longer one that would take too long.
 const LIST_SEARCHED: usize = 4_096;
 /// In a longer list a stream is searched among so many, both ways.
@@ -29,13 +28,15 @@ const FIRST_ONES: usize = 8;
 #[derive(Default)]
 pub struct Again {
     runs: ByHalf<Run>,
-    keys: usize,
+    bytes: usize,
+    bytes_max: usize,
 }
 
 /// The streams of a metric of a resource, in order.
 #[derive(Default)]
 pub struct Run {
     keys: Vec<u64>,
+    keys_max: usize,
     /// The one that is expected.
     at: usize,
     /// So many were not expected, since one was.
@@ -47,38 +48,52 @@ pub struct Run {
 }
 
 impl Again {
+    /// Bound the memory, in bytes.
+    pub fn set_max(&mut self, bytes_max: usize) {
+        self.bytes_max = bytes_max;
+    }
+
     /// Nothing holds any more.
     pub fn clear(&mut self) {
-        self.runs.clear();
-        self.keys = 0;
+        self.runs = ByHalf::default();
+        self.bytes = 0;
     }
 
     /// Take a list out, to be put back.
     pub fn take(&mut self, of: u64) -> Run {
-        let run = self.runs.remove(&of).unwrap_or_default();
-        self.keys = self.keys.saturating_sub(run.keys.len());
+        let Some(mut run) = self.runs.remove(&of) else { return Run::new(self.bytes_max) };
+        self.bytes = self.bytes.saturating_sub(run.bytes());
+        run.keys_max = self.bytes_max / KEY_BYTES;
         run
     }
 
     /// Put a list back, where there is room for it.
     pub fn put(&mut self, of: u64, run: Run) {
-        let keys = self.keys.saturating_add(run.keys.len());
-        if run.keys.is_empty() || keys > KEYS_MAX || self.runs.len() >= RUNS_MAX {
+        let bytes = self.bytes.saturating_add(run.bytes());
+        if run.keys.is_empty() || bytes > self.bytes_max {
             return;
         }
-        self.keys = keys;
+        self.bytes = bytes;
         if let Some(other) = self.runs.insert(of, run) {
-            self.keys = self.keys.saturating_sub(other.keys.len());
+            self.bytes = self.bytes.saturating_sub(other.bytes());
         }
     }
 
     /// Bytes on the heap, about.
     pub fn heap_bytes(&self) -> usize {
-        self.keys.saturating_mul(size_of::<u64>()).saturating_add(self.runs.allocation_size())
+        self.bytes
     }
 }
 
 impl Run {
+    fn new(bytes_max: usize) -> Run {
+        Run { keys_max: bytes_max / KEY_BYTES, ..Run::default() }
+    }
+
+    fn bytes(&self) -> usize {
+        self.keys.capacity().saturating_mul(KEY_BYTES).saturating_add(RUN_BYTES)
+    }
+
     /// Is this stream the expected one, or one near behind it? Then the next one is.
     #[inline(always)]
     pub fn expects(&mut self, stream: u64, stamp: u64) -> bool {
@@ -107,7 +122,7 @@ impl Run {
         if !self.is_made {
             match self.find(stream, 0, FIRST_ONES) {
                 Some(at) => (self.at, self.is_made) = (at.saturating_add(1), true),
-                None if self.keys.len() < KEYS_MAX => {
+                None if self.keys.len() < self.keys_max => {
                     self.keys.push(stream);
                     self.at = self.keys.len();
                 }
@@ -161,7 +176,7 @@ mod tests {
 
     #[test]
     fn what_comes_in_the_same_order_is_expected() {
-        let mut run = Run::default();
+        let mut run = Run::new(8 << 20);
         assert_eq!(come(&mut run, 0..1_000, 1), 0);
         // The first of a pass shows that the list is made, then that it begins again.
         assert_eq!(come(&mut run, 0..1_000, 1), 999);
@@ -176,7 +191,7 @@ mod tests {
     /// In each pass another tenth stays away, in the one in which the list is made as well.
     #[test]
     fn who_is_not_in_the_list_is_put_where_it_came() {
-        let mut run = Run::default();
+        let mut run = Run::new(8 << 20);
         let pass = |pass: u64| (0..1_000_u64).filter(move |n| !(n * 7 + pass * 13).is_multiple_of(10));
         for n in 0..3 {
             come(&mut run, pass(n), 1);
@@ -187,7 +202,7 @@ mod tests {
 
     #[test]
     fn another_order_costs_no_room_and_does_no_harm() {
-        let mut run = Run::default();
+        let mut run = Run::new(8 << 20);
         for pass in 0..50_u64 {
             // Odd steps visit all.
             come(&mut run, (0..1_024).map(|n| n * (2 * pass + 1) % 1_024), 1);
@@ -199,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_long_list_is_followed_as_well() {
-        let mut run = Run::default();
+        let mut run = Run::new(8 << 20);
         for _ in 0..2 {
             come(&mut run, 0..50_000, 1);
         }
@@ -210,7 +225,7 @@ mod tests {
 
     #[test]
     fn under_another_stamp_nothing_is_expected() {
-        let mut run = Run::default();
+        let mut run = Run::new(8 << 20);
         come(&mut run, 0..50, 1);
         assert_eq!(come(&mut run, 0..25, 1), 24);
         assert_eq!(come(&mut run, 25..50, 2), 0);
@@ -220,24 +235,30 @@ mod tests {
     #[test]
     fn lists_are_bounded_and_counted() {
         let mut again = Again::default();
-        let list = |n: u64, len: u64| {
-            let mut run = Run::default();
+        again.set_max(1 << 20);
+        let list = |again: &Again, n: u64, len: u64| {
+            let mut run = Run::new(again.bytes_max);
             come(&mut run, n << 32..(n << 32) + len, 1);
             run
         };
         for n in 0..100 {
-            again.put(n, list(n, 10_000));
+            again.put(n, list(&again, n, 10_000));
         }
-        assert!(again.keys <= KEYS_MAX && again.runs.len() < 100);
+        assert!(again.bytes <= 1 << 20 && (3..14).contains(&again.runs.len()));
         let kept = again.runs.len();
-        let run = again.take(3);
+        let run = again.take(2);
         assert_eq!((run.keys.len(), again.runs.len()), (10_000, kept - 1));
-        again.put(3, run);
-        again.put(3, list(3, 10));
-        let all: usize = again.runs.values().map(|run| run.keys.len()).sum();
-        assert_eq!((again.keys, again.take(3).keys.len()), (all, 10));
+        again.put(2, run);
+        again.put(2, list(&again, 2, 10));
+        let all: usize = again.runs.values().map(Run::bytes).sum();
+        assert_eq!((again.bytes, again.take(2).keys.len()), (all, 10));
+        assert_eq!(
+            list(&again, 1, 1 << 20).keys.len(),
+            (1 << 20) / KEY_BYTES,
+            "one list is bounded as all are"
+        );
         again.clear();
-        (0..2 * RUNS_MAX as u64).for_each(|n| again.put(n, list(n, 1)));
-        assert_eq!((again.runs.len(), again.keys), (RUNS_MAX, RUNS_MAX));
+        (0..1 << 16).for_each(|n| again.put(n, list(&again, n, 1)));
+        assert!(again.bytes <= 1 << 20 && again.runs.len() < 1 << 14);
     }
 }

@@ -76,6 +76,14 @@ struct Fresh<'a> {
     kind: &'static str,
 }
 
+/// A metric of the batch of which no rule speaks and whose points are numbers: where it begins, which it is, how many points it has.
+#[derive(Clone, Copy)]
+pub struct Whole {
+    start: usize,
+    metric: u64,
+    points: u32,
+}
+
 /// What is gathered.
 #[derive(Default)]
 struct Gathered<'a> {
@@ -85,6 +93,8 @@ struct Gathered<'a> {
     spans: Vec<Place>,
     /// Metrics with a point that has to be looked at in its turn.
     odd: ByHalf<()>,
+    /// In the order of the batch.
+    wholes: Vec<Whole>,
     census: Census,
     names: ByHalf<Name>,
     seen: ByHalf<()>,
@@ -185,6 +195,8 @@ impl<'a> Walk<'a> {
             registry.decide(&gathered.census, now, |label| gathered.names.get(&label).cloned());
             if self.progress.is_complete {
                 settle(&gathered, self.buf, registry, &mut self.settled);
+                gathered.wholes.retain(|it| self.settled.contains_key(&it.metric));
+                self.wholes = core::mem::take(&mut gathered.wholes).into_iter().peekable();
             }
         }
         let (mut labels, mut spans) = (gathered.census.labels, gathered.spans);
@@ -194,6 +206,19 @@ impl<'a> Walk<'a> {
             self.s.gathered = (labels, spans);
         }
         Ok(())
+    }
+
+    /// A metric that begins at `start` passes as a whole, as the census has found: then that many points are counted, and nothing else is to be done.
+    pub fn passes_whole(&mut self, start: usize) -> bool {
+        while self.wholes.next_if(|it| it.start < start).is_some() {}
+        let Some(it) = self.wholes.next_if(|it| it.start == start) else { return false };
+        let points = u64::from(it.points);
+        self.tally.points = self.tally.points.saturating_add(points);
+        self.tally.passed = self.tally.passed.saturating_add(points);
+        if let Some(registry) = &mut self.s.registry {
+            registry.measure.count(it.metric, points);
+        }
+        true
     }
 
     /// Do all points of the metric at hand pass, and is nothing left to measure of them?
@@ -234,7 +259,7 @@ impl<'a> Walk<'a> {
         resource: &mut ResourceScope,
         out: &mut Gathered<'a>,
     ) -> Result<(), FlowError> {
-        let metric = Metric::read(self.buf, span)?;
+        let (start_of, metric) = (span.start, Metric::read(self.buf, span)?);
         let Some(field) = metric.data.field().copied() else { return Ok(()) };
         if matches!(metric.data, Data::None) {
             return Ok(());
@@ -272,6 +297,9 @@ impl<'a> Walk<'a> {
             is_free,
         };
         let is_usual = is_free && intake.is_number();
+        if let Some(guard) = guard.as_ref().filter(|_| is_usual) {
+            out.wholes.push(Whole { start: start_of, metric: guard.metric, points: run.count });
+        }
         let mut points = run.fields(self.buf);
         while points.advance()? {
             let (_, span) = points.place();
