@@ -229,8 +229,8 @@ impl Lanes {
     }
 
     /// What measuring adds to a point, over whole periods: nearly all points are of streams that came before in their generation, and one of
-    /// [`EXPORTS`] is not. What is bound is what the traffic of most processes costs, whose streams stay; where a tenth of them is new with
-    /// each export, that is in the number as well.
+    /// [`EXPORTS`] is not; each pass of `measure_first` begins a generation, so that its turn is in the number. Beside `identify`, as the target says, which writes
+    /// a record of each point as well; and beside `pass`, for which nobody looks at a point.
     fn measuring(&self, figures: &mut Figures) {
         let of = |case: Case| {
             let at = Case::ALL.iter().position(|it| *it == case);

@@ -24,7 +24,7 @@ mod tops;
 mod upkeep;
 mod weights;
 
-pub use again::{Again, Run};
+pub use again::{Again, Order};
 pub use decide::{Capacity, Census, Group, Hint, Hints, NewLabel, Newcomer, folded};
 pub use decision::{Decision, What};
 pub use entry::{Entry, Place};

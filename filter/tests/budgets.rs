@@ -572,6 +572,29 @@ fn shows_users(label: &MeasuredLabel, count: usize) {
     }
 }
 
+/// A census goes on from the attributes of the point at hand, which are known from another metric, to those of streams that it knows.
+#[test]
+fn a_point_is_measured_by_its_own_labels_after_a_census() {
+    let mut p = Process::new(&plan(&SMALL.replace("100", "1000")), 1);
+    let all = |users: &[u64], now| users.iter().map(|n| leak(*n, T0 + 1, now, 1)).collect::<Vec<Point>>();
+    for now in T0 + 2..T0 + 6 {
+        p.send(0, "t", now, &counter("b", "a", &all(&[1, 2], now)));
+        p.send(0, "t", now, &counter("m", "a", &all(&[3, 2], now)));
+    }
+    let now = T0 + 6;
+    let mut data_points: Vec<NumberDataPoint> = all(&[3, 1, 2], now).iter().map(point).collect();
+    // The end of a series has to be looked at in its turn, and with it all points of the metric.
+    (data_points[0].flags, data_points[0].value) = (1, None);
+    let sum = Sum { data_points, aggregation_temporality: 2, is_monotonic: true };
+    p.send(0, "t", now, &request("m", "a", Data::Sum(sum)));
+    let registry = p.engine.registry(0).unwrap();
+    let (_, m) = registry.measure.metrics().find(|(_, it)| *it.name == *b"m").unwrap();
+    for key in [&b"user_id"[..], b"route"] {
+        let label = m.labels.iter().find(|label| *label.key == *key).unwrap();
+        assert_eq!(label.values.union().estimate(), 3.0, "{}", String::from_utf8_lossy(key));
+    }
+}
+
 /// Streams that pass, and come again in generation after generation: what is known of their attributes says what they are.
 #[test]
 fn what_passes_again_is_measured_again() {

@@ -177,7 +177,7 @@ impl State {
     /// Take the next entry in. `generation` is when this worker sees it, `before` what it knew of the series in an earlier epoch.
     pub fn apply(&mut self, entry: Entry, generation: u8, before: Option<u8>) {
         let seen = before.unwrap_or(generation.wrapping_sub(UNSEEN));
-        // Whoever adds a series takes nothing from another one.
+        // Whoever adds a series takes nothing from another one: [`State::enter`] looks whether it does.
         if !matches!(entry, Entry::Metric { .. } | Entry::Admit { .. } | Entry::Folded { .. }) {
             self.changed();
         }
@@ -239,6 +239,7 @@ impl State {
         self.numbered = self.numbered.saturating_add(1);
         let known = Known { metric, standing, number, rest, seen };
         if self.series.insert(series, known).is_some() {
+            self.changed();
             return;
         }
         let (mut unknown, id) = (Metric::default(), metric);

@@ -181,7 +181,9 @@ impl<'a> Walk<'a> {
         let latest = self.s.dictionary.latest;
         let mut gathered = Gathered::default();
         (gathered.census.labels, gathered.spans) = core::mem::take(&mut self.s.gathered);
+        let points = self.points_at_hand;
         let done = self.gather(&mut gathered);
+        self.points_at_hand = points;
         (self.s.candidates, self.s.fits) = (candidates, fits);
         (self.tenant, self.tenant_id, self.sender_id) = (tenant, tenant_id, sender_id);
         self.s.dictionary.latest = latest;
@@ -304,7 +306,7 @@ impl<'a> Walk<'a> {
         while points.advance()? {
             let (_, span) = points.place();
             if out.is_full {
-                return Ok(());
+                break;
             }
             if is_usual && guard.as_mut().is_some_and(|guard| self.knows_again(span, guard)) {
                 continue;
@@ -312,7 +314,7 @@ impl<'a> Walk<'a> {
             self.gather_point(span, &of, &labels, out)?;
         }
         if let Some(guard) = &mut guard {
-            self.leave_run(guard);
+            self.leave_order(guard);
         }
         Ok(())
     }
@@ -327,7 +329,7 @@ impl<'a> Walk<'a> {
             return false;
         };
         // One that this generation did not see yet has to be measured, one that folds to be folded.
-        let is_raw = guard.knows_again(guard.base.plus(known.all), registry);
+        let is_raw = guard.is_raw(guard.base.plus(known.all), registry);
         if is_raw {
             self.s.dictionary.pass_over();
         }

@@ -7,7 +7,7 @@
 use super::kept::key_at;
 use super::points::{Fate, Seen};
 use super::{FlowError, MetricScope, ResourceScope, Walk};
-use crate::admission::{self, Level, Metric, NewLabel, Registry, Run as StreamRun, Standing, folded};
+use crate::admission::{self, Level, Metric, NewLabel, Order, Registry, Standing, folded};
 use crate::decode::{Run, UsualPoint};
 use crate::hash::{Domain, Hasher, Identity};
 use crate::identify;
@@ -26,7 +26,7 @@ pub const PASS: usize = 0;
 pub const LABELS_MAX: u32 = 4_096;
 
 /// Points of a metric from which on it pays to have their order at hand: that is a look-up as well.
-const RUN_FROM: u32 = 4;
+const ORDER_FROM: u32 = 4;
 
 /// A promoted attribute of the resource.
 #[derive(Clone)]
@@ -63,9 +63,9 @@ pub struct Guard {
     pub share: u32,
     pub tenant_share: TenantShare,
     resource: Rc<ResourceLabels>,
-    /// Its streams in their order, while they are walked; nothing where a batch has few of them ([`RUN_FROM`]).
-    run: Option<StreamRun>,
-    wants_run: bool,
+    /// Its streams in their order, while they are walked; nothing where a batch has few of them ([`ORDER_FROM`]).
+    order: Option<Order>,
+    wants_order: bool,
     /// Points that it stood before.
     points: u64,
     /// Budgets would decide, were a fold declared for the type.
@@ -94,60 +94,60 @@ impl Ruled {
 
 impl Guard {
     /// Under what its streams are kept in their order.
-    fn run_key(&self) -> u64 {
+    fn order_key(&self) -> u64 {
         // A stream is raw by a budget, or only measured: two answers.
         self.base.low() ^ u64::from(self.is_enforced)
     }
 
-    /// Is this the stream that is expected?
+    /// Is this the stream that is expected in its order?
     #[inline(always)]
-    fn expects(&mut self, stream: Identity, registry: &mut Registry) -> bool {
-        if self.wants_run {
-            self.wants_run = false;
-            self.run = Some(registry.again.take(self.run_key()));
+    fn goes_on(&mut self, stream: Identity, registry: &mut Registry) -> bool {
+        if self.wants_order {
+            self.wants_order = false;
+            self.order = Some(registry.again.take(self.order_key()));
         }
-        self.run.as_mut().is_some_and(|run| run.expects(stream.low(), registry.stamp()))
+        self.order.as_mut().is_some_and(|order| order.goes_on(stream.low(), registry.stamp()))
     }
 
-    /// Does a stream come that passed before in this place, and is as it was?
+    /// Does a stream pass that is known? Then, whether it comes for the first time in this generation.
     #[inline(always)]
-    pub fn passes_again(&mut self, stream: Identity, registry: &mut Registry) -> Option<bool> {
-        if self.expects(stream, registry) {
+    pub fn passes(&mut self, stream: Identity, registry: &mut Registry) -> Option<bool> {
+        if self.goes_on(stream, registry) {
             return Some(false);
         }
         let (key, stamp) = (stream.low(), registry.stamp());
         let is_first = if self.is_enforced { registry.look_raw(key)? } else { registry.measure.is_new(key) };
-        if let Some(run) = &mut self.run {
-            run.learn(key, stamp);
+        if let Some(order) = &mut self.order {
+            order.learn(key, stamp);
         }
         Some(is_first)
     }
 
     /// Does a stream come that is raw, and was measured in this generation?
     #[inline(always)]
-    pub fn knows_again(&mut self, stream: Identity, registry: &mut Registry) -> bool {
-        if self.expects(stream, registry) {
+    pub fn is_raw(&mut self, stream: Identity, registry: &mut Registry) -> bool {
+        if self.goes_on(stream, registry) {
             return true;
         }
         let (key, stamp) = (stream.low(), registry.stamp());
         let is_raw = registry.is_raw_again(key);
-        if let Some(run) = self.run.as_mut().filter(|_| is_raw) {
-            run.learn(key, stamp);
+        if let Some(order) = self.order.as_mut().filter(|_| is_raw) {
+            order.learn(key, stamp);
         }
         is_raw
     }
 
     /// Does a stream with these attributes come that was measured in this generation?
     #[inline(always)]
-    pub fn measured_again(&mut self, attributes: Identity, registry: &mut Registry) -> bool {
+    pub fn is_measured(&mut self, attributes: Identity, registry: &mut Registry) -> bool {
         let stream = self.base.plus(attributes);
-        if self.expects(stream, registry) {
+        if self.goes_on(stream, registry) {
             return true;
         }
         let (key, stamp) = (stream.low(), registry.stamp());
         let is_known = registry.measure.is_known(key);
-        if let Some(run) = self.run.as_mut().filter(|_| is_known) {
-            run.learn(key, stamp);
+        if let Some(order) = self.order.as_mut().filter(|_| is_known) {
+            order.learn(key, stamp);
         }
         is_known
     }
@@ -227,26 +227,17 @@ impl Walk<'_> {
             turns: None,
             levels: Vec::new(),
             released: None,
-            run: None,
-            wants_run: self.points_at_hand >= RUN_FROM,
+            order: None,
+            wants_order: self.points_at_hand >= ORDER_FROM,
         })
     }
 
     /// The order of its streams goes back to where it is kept.
-    pub fn leave_run(&mut self, guard: &mut Guard) {
-        if let (Some(registry), Some(run)) = (&mut self.s.registry, guard.run.take()) {
-            registry.again.put(guard.run_key(), run);
-            guard.wants_run = true;
+    pub fn leave_order(&mut self, guard: &mut Guard) {
+        if let (Some(registry), Some(order)) = (&mut self.s.registry, guard.order.take()) {
+            registry.again.put(guard.order_key(), order);
+            guard.wants_order = true;
         }
-    }
-
-    /// The census of the batch, which walks over the metric at hand as well.
-    fn census_for(&mut self, guard: &mut Guard) -> Result<(), FlowError> {
-        let points = self.points_at_hand;
-        self.leave_run(guard);
-        let done = self.census();
-        self.points_at_hand = points;
-        done
     }
 
     /// Bring the levels up to date with the log.
@@ -281,7 +272,7 @@ impl Walk<'_> {
         let Some(known) = self.s.dictionary.expected(PASS) else { return false };
         let Some(registry) = &mut self.s.registry else { return false };
         let stream = guard.base.plus(known.all);
-        let Some(is_first) = guard.passes_again(stream, registry) else { return false };
+        let Some(is_first) = guard.passes(stream, registry) else { return false };
         guard.meet();
         if is_first {
             self.s.dictionary.pass_over_at(attributes.span);
@@ -372,7 +363,8 @@ impl Walk<'_> {
             if attributes.count > LABELS_MAX || !self.may_decide() {
                 break;
             }
-            self.census_for(guard)?;
+            self.leave_order(guard);
+            self.census()?;
             guard.turns = None;
         }
         self.tally.undecided = self.tally.undecided.saturating_add(1);
@@ -560,7 +552,7 @@ impl Walk<'_> {
     pub fn leave_metric(&mut self) {
         for slot in 0..self.guards.len() {
             let Some(mut guard) = self.guards.get_mut(slot).and_then(Option::take) else { continue };
-            self.leave_run(&mut guard);
+            self.leave_order(&mut guard);
             if guard.is_undeclared {
                 self.tally.undeclared = self.tally.undeclared.saturating_add(guard.points);
             }

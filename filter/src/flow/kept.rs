@@ -167,8 +167,8 @@ pub struct Dictionary {
     /// The attributes of a point, and where in the batch those are.
     listed: Vec<Attribute>,
     listed_of: Span,
-    /// Where in the batch the attributes are that the trail knew last.
-    known_of: Span,
+    /// Where in the batch the attributes are that the trail knew last, and the number of their set.
+    known_of: (Span, u32),
     /// Labels of a point, as they are measured.
     labels: Vec<Label>,
     /// Streams are measured: then the trail keeps their labels.
@@ -182,7 +182,7 @@ impl Dictionary {
         self.places.clear();
         self.guessed = Span::EMPTY;
         self.listed_of = Span::EMPTY;
-        self.known_of = Span::EMPTY;
+        self.known_of = (Span::EMPTY, 0);
         self.enter_resource();
     }
 
@@ -288,8 +288,9 @@ impl Dictionary {
     #[inline]
     pub fn measured(&mut self, buf: &[u8], h: &Hasher, attributes: &Run) -> Result<&[Label], WireError> {
         self.labels.clear();
-        let is_known = self.known_of == attributes.span && !attributes.span.is_empty();
-        if !is_known || !self.trail.labels(attributes.span.start, &mut self.labels) {
+        let (known_of, set) = self.known_of;
+        let is_known = known_of == attributes.span && !attributes.span.is_empty();
+        if !is_known || !self.trail.labels(set, attributes.span.start, &mut self.labels) {
             self.list_all(buf, h, attributes)?;
             self.labels.extend(self.listed.iter().map(Attribute::measured));
         }
@@ -327,7 +328,7 @@ impl Dictionary {
     #[inline]
     pub fn pass_over_at(&mut self, attributes: Span) {
         self.trail.pass_over();
-        self.known_of = attributes;
+        self.known_of = (attributes, self.trail.last());
     }
 
     fn known(&mut self, buf: &[u8], kept: &Kept<'_>, attributes: &Run) -> Result<Known, WireError> {
@@ -367,12 +368,12 @@ impl Dictionary {
         let bytes = attributes.span.bytes(buf);
         let hash = match self.trail.find(bytes, fold) {
             Ok(known) => {
-                self.known_of = attributes.span;
+                self.known_of = (attributes.span, self.trail.last());
                 return Ok(known);
             }
             Err(hash) => hash,
         };
-        self.known_of = Span::EMPTY;
+        self.known_of = (Span::EMPTY, 0);
         let (mut known, mut count, mut end) = (Known::default(), 0_u32, attributes.span.start);
         self.listed.clear();
         self.listed_of = Span::EMPTY;

@@ -43,7 +43,7 @@ impl<'a> Walk<'a> {
         let guard = self.guards.get_mut(Ruled::Passes.slot()).and_then(Option::as_mut);
         let mut measured = guard.zip(self.s.registry.as_mut());
         let is_unseen = |all: Identity| {
-            measured.as_mut().is_some_and(|(guard, registry)| !guard.measured_again(all, registry))
+            measured.as_mut().is_some_and(|(guard, registry)| !guard.is_measured(all, registry))
         };
         let Some((attributes_id, place)) = self.s.dictionary.recall(fold.number, is_unseen) else {
             return false;

@@ -19,10 +19,8 @@ use crate::wire::same;
 const BYTES_MAX: usize = 8 << 20;
 /// Sets that are kept: short ones must not make the list longer than the bytes.
 const SEEN_MAX: usize = 1 << 16;
-/// Labels of them that are kept where something is measured: 4 MiB.
-const LABELS_MAX: usize = 1 << 18;
-/// Different keys of them.
-const KEYS_MAX: usize = 1_024;
+/// Labels of them that are kept where something is measured: 6 MiB.
+const LABELS_KEPT: usize = 1 << 18;
 /// Places of the index at first, and at most.
 const PLACES_MIN: usize = 1_024;
 const PLACES_MAX: usize = 2 * SEEN_MAX;
@@ -71,10 +69,10 @@ struct Seen {
 /// A set without its labels.
 const NO_LABELS: u32 = u32::MAX;
 
-/// A label of a set: half of its identity, which of the keys it has, and where in the set the text of its value is.
+/// A label of a set, with where in the set the text of its value is.
 struct Part {
+    id: u64,
     pair: u64,
-    key: u32,
     start: u16,
     len: u16,
 }
@@ -84,8 +82,6 @@ struct Part {
 pub struct Trail {
     bytes: Vec<u8>,
     labels: Vec<Part>,
-    /// Halves of the identities of their keys.
-    keys: Vec<u64>,
     seen: Vec<Seen>,
     /// By hash, in rows of two: number of a set and one, or zero.
     places: Vec<u32>,
@@ -104,7 +100,6 @@ impl Trail {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.labels.clear();
-        self.keys.clear();
         self.seen.clear();
         self.places.clear();
         self.door.clear();
@@ -128,18 +123,23 @@ impl Trail {
         self.seen.get(self.next.number as usize).filter(|seen| seen.fold == fold).map(|seen| seen.known)
     }
 
-    /// The labels of the set that was met last (found, or passed over), which is at `at` in a batch. False where they are not kept.
+    /// Number of the set that was met last: found, or passed over.
     #[inline]
-    pub fn labels(&self, at: usize, out: &mut Vec<Label>) -> bool {
-        let Some(seen) = self.seen.get(self.last as usize) else { return false };
+    pub fn last(&self) -> u32 {
+        self.last
+    }
+
+    /// The labels of a set, by its number, which is at `at` in a batch. False where they are not kept.
+    #[inline]
+    pub fn labels(&self, number: u32, at: usize, out: &mut Vec<Label>) -> bool {
+        let Some(seen) = self.seen.get(number as usize) else { return false };
         let parts =
             self.labels.get(seen.labels as usize..).and_then(|all| all.get(..seen.set.count as usize));
         let (Some(parts), Ok(at)) = (parts, u32::try_from(at)) else { return false };
         out.extend(parts.iter().map(|part| {
             let start = at.saturating_add(u32::from(part.start));
             let value = (start, start.saturating_add(u32::from(part.len)));
-            let id = self.keys.get(part.key as usize).copied().unwrap_or_default();
-            Label { id, pair: part.pair, value }
+            Label { id: part.id, pair: part.pair, value }
         }));
         true
     }
@@ -204,7 +204,7 @@ impl Trail {
     /// Keep the labels of a set, if they are there and there is room: where they begin. `at`: where in a batch the set is.
     fn take_labels(&mut self, count: u32, (attributes, at): (&[Attribute], usize)) -> u32 {
         let start = self.labels.len();
-        if attributes.len() != count as usize || start.saturating_add(attributes.len()) > LABELS_MAX {
+        if attributes.len() != count as usize || start.saturating_add(attributes.len()) > LABELS_KEPT {
             return NO_LABELS;
         }
         for it in attributes {
@@ -212,26 +212,13 @@ impl Trail {
                 true => (Ok(0), Ok(0)),
                 false => (u16::try_from(it.value.start.saturating_sub(at)), u16::try_from(it.value.len())),
             };
-            let (Some(key), Ok(from), Ok(len)) = (self.key(it.label), from, len) else {
+            let (Ok(from), Ok(len)) = (from, len) else {
                 self.labels.truncate(start);
                 return NO_LABELS;
             };
-            self.labels.push(Part { pair: it.id.low(), key, start: from, len });
+            self.labels.push(Part { id: it.label, pair: it.id.low(), start: from, len });
         }
         start as u32
-    }
-
-    /// Which of the keys this is, from now on. Only of sets that are taken in.
-    fn key(&mut self, id: u64) -> Option<u32> {
-        let known = self.keys.iter().position(|known| *known == id);
-        if known.is_none() && self.keys.len() >= KEYS_MAX {
-            return None;
-        }
-        let at = known.unwrap_or_else(|| {
-            self.keys.push(id);
-            self.keys.len().saturating_sub(1)
-        });
-        u32::try_from(at).ok()
     }
 
     /// Did a set of this hash come before? From now on, yes.
