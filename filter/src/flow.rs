@@ -474,12 +474,10 @@ impl<'a> Walk<'a> {
         // Where every point passes by the same guard, that has a short way as well.
         let passing = self.ruled().filter(|_| is_guarding && intake.is_number());
         let (mut fields, mut left) = (points.fields(self.buf), points.count);
-        if passing == Some(Ruled::No) && !self.settled.is_empty() {
-            self.meet_guard(&within, Ruled::No);
-        }
         while fields.advance()? {
             let (field, span) = fields.place();
-            if passing == Some(Ruled::No) && self.is_settled(Ruled::No.slot()) {
+            let guard = self.guards.get(Ruled::No.slot()).and_then(Option::as_ref);
+            if passing == Some(Ruled::No) && guard.is_some_and(|guard| guard.is_settled) {
                 self.pass_all(u64::from(left));
                 children.add(Left::Something);
                 break;

@@ -15,6 +15,7 @@ pub use seen::Seen;
 use crate::admission::{ByHalf, Hint, Hints};
 use crate::hash::Identity;
 use crate::sketch::{Distinct, Heavy};
+use crate::wire::Span;
 use hashbrown::hash_map::Entry;
 
 /// Generations of a period.
@@ -42,8 +43,8 @@ pub struct Label {
     pub id: u64,
     /// Of key and value.
     pub pair: u64,
-    /// The text of its value, where that is one: offsets in the batch.
-    pub value: (u32, u32),
+    /// The text of its value in the batch; nothing where it is none.
+    pub value: Span,
 }
 
 /// A metric, as a stream's first point of a generation describes it.
@@ -330,16 +331,9 @@ pub struct Adding<'m> {
 }
 
 impl Adding<'_> {
-    /// One of its labels. Whether it is one of the resource, its key and its value are asked for where somebody is to read them; of a value that
-    /// is no string there is nothing.
+    /// One of its labels. Whether it is one of the resource, its key, and the batch with its value are for where somebody is to read them.
     #[inline(always)]
-    pub fn label<'b>(
-        &mut self,
-        label: Label,
-        is_resource: bool,
-        key: impl Fn() -> &'b [u8],
-        value: impl FnOnce() -> &'b [u8],
-    ) {
+    pub fn label<'b>(&mut self, label: Label, buf: &'b [u8], is_resource: bool, key: impl Fn() -> &'b [u8]) {
         let mut at = self.next;
         if self.it.labels.get(at).is_none_or(|known| known.id != label.id) {
             let Some(other) = self.find(label.id, is_resource, &key) else { return };
@@ -348,7 +342,7 @@ impl Adding<'_> {
         self.next = at.wrapping_add(1);
         self.has |= 1_u64.wrapping_shl(at as u32);
         if let Some(known) = self.it.labels.get_mut(at) {
-            known.add(self.stream, label.pair, value);
+            known.add(self.stream, label, buf);
         }
     }
 
@@ -405,7 +399,8 @@ impl Adding<'_> {
 
 impl MeasuredLabel {
     #[inline(always)]
-    fn add<'b>(&mut self, stream: u64, value: u64, text: impl FnOnce() -> &'b [u8]) {
+    fn add(&mut self, stream: u64, label: Label, buf: &[u8]) {
+        let value = label.pair;
         // Most labels have few values; one that is in the sketch changes nothing there.
         if self.recent.get(value as usize % RECENT).is_some_and(|recent| *recent != value) {
             self.value(value);
@@ -413,7 +408,7 @@ impl MeasuredLabel {
         // Half of the identity of what is left: a half of a sum is the sum of its halves.
         self.without.insert(stream.wrapping_sub(value));
         if let Some(heavy) = &mut self.heavy {
-            heavy.add(value, 1, text);
+            heavy.add(value, 1, || label.value.bytes(buf));
         }
     }
 
@@ -475,12 +470,12 @@ mod tests {
             let mut adding = measure.begin(&metric, Identity(stream)).unwrap();
             let key = vec![b'k'; key_bytes];
             for id in 0..4_096 {
-                let label = Label { id: id ^ (stream as u64) << 32, pair: id, value: (0, 0) };
+                let label = Label { id: id ^ (stream as u64) << 32, pair: id, value: Span::EMPTY };
                 let key = || {
                     asked.set(asked.get() + 1);
                     &key[..]
                 };
-                adding.label(label, false, key, || b"");
+                adding.label(label, b"", false, key);
             }
             adding.done();
         }

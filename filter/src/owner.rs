@@ -362,26 +362,28 @@ impl Owner {
     /// The slot of the series that takes the points of one that found the table full: its metric's total is kept, its labels are
     /// not. Each shard has one, and of histograms one for each set of bounds: the mark keeps them apart.
     fn overflow(&mut self, head: &SeriesHead<'_>) -> Option<u32> {
-        let mut mark = b"(overflow)".to_vec();
-        if self.settings.shards > 1 {
-            mark.extend_from_slice(format!(";shard={}", self.shard).as_bytes());
-        }
-        if head.kind == Kind::Histogram {
-            let bounds = head.mark.iter().rposition(|byte| *byte == b';');
-            mark.extend_from_slice(bounds.and_then(|at| head.mark.get(at..)).unwrap_or_default());
-        }
-        let bare = SeriesHead {
-            id: head.overflow,
-            mark: &mark,
-            resource: b"",
-            resource_schema: b"",
-            scope: b"",
-            scope_schema: b"",
-            attributes: b"",
-            ..*head
-        };
-        let ledger = &mut self.ledger;
-        self.series.slot_of_overflow(bare.id, || Series::new(&bare, ledger.page_of(bare.metric)))
+        let (settings, shard, ledger) = (&self.settings, self.shard, &mut self.ledger);
+        self.series.slot_of_overflow(head.overflow, || {
+            let mut mark = b"(overflow)".to_vec();
+            if settings.shards > 1 {
+                mark.extend_from_slice(format!(";shard={shard}").as_bytes());
+            }
+            if head.kind == Kind::Histogram {
+                let bounds = head.mark.iter().rposition(|byte| *byte == b';');
+                mark.extend_from_slice(bounds.and_then(|at| head.mark.get(at..)).unwrap_or_default());
+            }
+            let bare = SeriesHead {
+                id: head.overflow,
+                mark: &mark,
+                resource: b"",
+                resource_schema: b"",
+                scope: b"",
+                scope_schema: b"",
+                attributes: b"",
+                ..*head
+            };
+            Series::new(&bare, ledger.page_of(bare.metric))
+        })
     }
 
     /// The clock went on: close what is due, look for streams that have gone.

@@ -6,7 +6,7 @@
 //! So order decides about speed alone.
 //!
 //! Cost: of a stream that is expected a comparison with the next word of a list, where the tables cost two or three waits for memory; of others
-//! [`WORDS_A_POINT`] words at most, whatever comes. Memory: eight bytes a stream, within a part of what the plan lets measuring take; first come, first
+//! [`WORDS_A_POINT`] words in the mean, whatever comes. Memory: eight bytes a stream, within a part of what the plan lets measuring take; first come, first
 //! served, until the generation ends.
 
 use super::state::ByHalf;
@@ -129,7 +129,10 @@ impl Order {
         }
         let searches = self.debt == 0;
         if !self.is_made {
-            let far = if searches { self.owe(LIST_SEARCHED, stream) } else { FIRST_ONES };
+            if searches {
+                self.owe(LIST_SEARCHED, stream);
+            }
+            let far = if searches { LIST_SEARCHED } else { FIRST_ONES };
             match self.find(stream, 0, far) {
                 Some(at) => (self.at, self.is_made) = (at.saturating_add(1), true),
                 None => self.push(stream),
@@ -178,13 +181,13 @@ impl Order {
         self.find(stream, 0, far.min(before)).or_else(|| self.find(stream, before, self.at))
     }
 
-    /// So many words are being looked at: a little more and less, so that it is not always the same stream's turn. Returns them.
-    fn owe(&mut self, words: usize, stream: u64) -> usize {
-        let words_now = u32::try_from(words.min(self.keys.len())).unwrap_or(u32::MAX);
+    /// So many words are looked at, of those that are there: what is much is waited for a little longer for one stream than for another, so that it
+    /// is not always the same one's turn to search.
+    fn owe(&mut self, words: usize, stream: u64) {
+        let words = u32::try_from(words.min(self.keys.len())).unwrap_or(u32::MAX);
         let uneven = (stream as u32 & 15).saturating_mul(WORDS_A_POINT);
-        self.debt =
-            self.debt.saturating_add(words_now).saturating_add(if words_now > uneven { uneven } else { 0 });
-        words
+        let uneven = if words > uneven { uneven } else { 0 };
+        self.debt = self.debt.saturating_add(words).saturating_add(uneven);
     }
 }
 

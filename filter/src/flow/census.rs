@@ -223,14 +223,6 @@ impl<'a> Walk<'a> {
         true
     }
 
-    /// Do all points of the metric at hand pass, and is nothing left to measure of them?
-    #[inline]
-    pub fn is_settled(&self, slot: usize) -> bool {
-        let guard = || self.guards.get(slot).and_then(Option::as_ref);
-        !self.settled.is_empty()
-            && guard().is_some_and(|guard| guard.is_enforced && self.settled.contains_key(&guard.metric))
-    }
-
     fn gather(&mut self, out: &mut Gathered<'a>) -> Result<(), FlowError> {
         let request = Request::read(self.buf, Span::all(self.buf))?;
         let mut resources = request.resource_metrics.fields(self.buf);
@@ -450,8 +442,8 @@ fn settle(out: &Gathered<'_>, buf: &[u8], registry: &mut Registry, settled: &mut
         let labels = out.census.labels.get(fresh.labels.clone()).unwrap_or_default();
         let spans = out.spans.get(fresh.labels.clone()).unwrap_or_default();
         for (label, (is_resource, key, value)) in labels.iter().zip(spans) {
-            let label = Label { id: label.id, pair: label.pair.low(), value: (0, 0) };
-            adding.label(label, *is_resource, || key.bytes(buf), || value.bytes(buf));
+            let label = Label { id: label.id, pair: label.pair.low(), value: *value };
+            adding.label(label, buf, *is_resource, || key.bytes(buf));
         }
         adding.done();
     }

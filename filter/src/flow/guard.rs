@@ -66,6 +66,8 @@ pub struct Guard {
     /// Its streams in their order, while they are walked; nothing where a batch has few of them ([`ORDER_FROM`]).
     order: Option<Order>,
     wants_order: bool,
+    /// All of its points in the batch pass, as a census has found, and nothing is left to measure of them.
+    pub is_settled: bool,
     /// Points that it stood before.
     points: u64,
     /// Budgets would decide, were a fold declared for the type.
@@ -216,6 +218,7 @@ impl Walk<'_> {
         Some(Guard {
             is_enforced: budgets.is_some() && takes,
             is_undeclared: budgets.is_some() && !takes,
+            is_settled: false,
             points: 0,
             metric,
             tenant,
@@ -365,6 +368,7 @@ impl Walk<'_> {
             }
             self.leave_order(guard);
             self.census()?;
+            guard.is_settled = self.settled.contains_key(&guard.metric);
             guard.turns = None;
         }
         self.tally.undecided = self.tally.undecided.saturating_add(1);
@@ -463,12 +467,11 @@ impl Walk<'_> {
         };
         let room = (LABELS_MAX as usize).saturating_sub(guard.resource.all.len());
         for it in guard.resource.all.iter().take(LABELS_MAX as usize) {
-            let label = Label { id: it.label.id, pair: it.label.pair.low(), value: (0, 0) };
-            adding.label(label, true, || it.key.bytes(buf), || it.value.bytes(buf));
+            let label = Label { id: it.label.id, pair: it.label.pair.low(), value: it.value };
+            adding.label(label, buf, true, || it.key.bytes(buf));
         }
         for (at, label) in dictionary.measured(buf, h, attributes)?.iter().take(room).enumerate() {
-            let value = || text(buf, label.value);
-            adding.label(*label, false, || key_at(buf, attributes, at), value);
+            adding.label(*label, buf, false, || key_at(buf, attributes, at));
         }
         adding.done();
         Ok(())
@@ -482,17 +485,18 @@ impl Walk<'_> {
         }
     }
 
-    /// There is a guard for the metric at hand, where anything is measured.
-    pub fn meet_guard(&mut self, within: &MetricScope<'_>, ruled: Ruled) {
+    /// There is a guard for the points of the metric at hand that a rule speaks of, where anything is measured.
+    fn meet_guard(&mut self, within: &MetricScope<'_>) {
+        let slot = Ruled::Passes.slot();
         let Some(resource) = within.labels.as_ref().filter(|_| self.is_guarding()) else { return };
-        if self.guards.get(ruled.slot()).is_some_and(Option::is_some) {
+        if self.guards.get(slot).is_some_and(Option::is_some) {
             return;
         }
         let name = within.metric.name.bytes(self.buf);
         let kind = (within.intake, within.temporality);
-        let guard = self.guard(name, within.out, kind, ruled, resource.clone());
-        if let Some(slot) = self.guards.get_mut(ruled.slot()) {
-            *slot = guard;
+        let guard = self.guard(name, within.out, kind, Ruled::Passes, resource.clone());
+        if let Some(place) = self.guards.get_mut(slot) {
+            *place = guard;
         }
     }
 
@@ -515,7 +519,7 @@ impl Walk<'_> {
         if !self.is_guarding() {
             return treat(self);
         }
-        self.meet_guard(within, Ruled::Passes);
+        self.meet_guard(within);
         self.meet_ruled();
         self.s.dictionary.latest = None;
         let fate = treat(self)?;
@@ -570,10 +574,6 @@ impl Walk<'_> {
         let only = self.s.candidates.only()?;
         matches!(self.plan.course(only), Course::Pass).then_some(Ruled::Passes)
     }
-}
-
-fn text(buf: &[u8], (start, end): (u32, u32)) -> &[u8] {
-    buf.get(start as usize..end as usize).unwrap_or_default()
 }
 
 /// Half of the identity of a label's key.

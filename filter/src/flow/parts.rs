@@ -29,8 +29,7 @@ impl Attribute {
     /// As a label that is measured.
     #[inline]
     pub fn measured(&self) -> Label {
-        let at = |at: usize| u32::try_from(at).unwrap_or(0);
-        Label { id: self.label, pair: self.id.low(), value: (at(self.value.start), at(self.value.end)) }
+        Label { id: self.label, pair: self.id.low(), value: self.value }
     }
 }
 

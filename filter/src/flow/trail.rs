@@ -13,7 +13,7 @@ use super::parts::Attribute;
 use crate::decode::Guess;
 use crate::hash::Identity;
 use crate::measure::Label;
-use crate::wire::same;
+use crate::wire::{Span, same};
 
 /// Bytes of attributes that are kept: at 180 bytes a set some forty thousand sets, which with all around them take 13 MiB a worker.
 const BYTES_MAX: usize = 8 << 20;
@@ -70,7 +70,7 @@ struct Seen {
 const NO_LABELS: u32 = u32::MAX;
 
 /// A label of a set, with where in the set the text of its value is.
-struct Part {
+struct KnownLabel {
     id: u64,
     pair: u64,
     start: u16,
@@ -81,7 +81,7 @@ struct Part {
 #[derive(Default)]
 pub struct Trail {
     bytes: Vec<u8>,
-    labels: Vec<Part>,
+    labels: Vec<KnownLabel>,
     seen: Vec<Seen>,
     /// By hash, in rows of two: number of a set and one, or zero.
     places: Vec<u32>,
@@ -135,10 +135,10 @@ impl Trail {
         let Some(seen) = self.seen.get(number as usize) else { return false };
         let parts =
             self.labels.get(seen.labels as usize..).and_then(|all| all.get(..seen.set.count as usize));
-        let (Some(parts), Ok(at)) = (parts, u32::try_from(at)) else { return false };
+        let Some(parts) = parts else { return false };
         out.extend(parts.iter().map(|part| {
-            let start = at.saturating_add(u32::from(part.start));
-            let value = (start, start.saturating_add(u32::from(part.len)));
+            let start = at.saturating_add(usize::from(part.start));
+            let value = Span { start, end: start.saturating_add(usize::from(part.len)) };
             Label { id: part.id, pair: part.pair, value }
         }));
         true
@@ -216,7 +216,7 @@ impl Trail {
                 self.labels.truncate(start);
                 return NO_LABELS;
             };
-            self.labels.push(Part { id: it.label, pair: it.id.low(), start: from, len });
+            self.labels.push(KnownLabel { id: it.label, pair: it.id.low(), start: from, len });
         }
         start as u32
     }
